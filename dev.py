@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""Sets up the workspace and runs one task: python3 dev.py demo | test | bench | build | docs | lint.
+
+Needs Python 3.11 and pip, nothing else. Makes `.venv` beside this file, installs the core and every plugin
+editable, and does that again only when a pyproject or a requirements file has changed. Works from any
+directory. Whatever follows the task is passed on:
+
+    python3 dev.py test tests/plugin -k manifest
+    python3 dev.py demo --epochs 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
+STAMP = VENV / "tinycore-workspace.sha256"
+
+
+def say(message: str) -> None:
+    """One line about what happens next, in order with the output of child processes."""
+    print(f"[dev] {message}", flush=True)
+
+
+def projects() -> list[Path]:
+    """The folders of all projects: the core, then the plugins by name."""
+    return [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))]
+
+
+def run(*command: str | Path) -> int:
+    """Run a command in the root of the repository and return its exit status."""
+    words = [str(word) for word in command]
+    say(shlex.join(words))
+    return subprocess.call(words, cwd=ROOT)
+
+
+def require(*command: str | Path) -> None:
+    """Run a command; leave with its status when it fails."""
+    if status := run(*command):
+        sys.exit(status)
+
+
+def fingerprint() -> str:
+    """Changes whenever what must be installed changes."""
+    digest = hashlib.sha256(f"{sys.version_info[:2]} {ROOT}".encode())
+    for path in [ROOT / "requirements.txt", *(project / "pyproject.toml" for project in projects())]:
+        digest.update(f"\n{path.relative_to(ROOT)}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def setup() -> None:
+    """Make `.venv` and install the workspace, unless both are already as they should be."""
+    if sys.version_info < (3, 11):
+        sys.exit(f"tinycore needs Python 3.11 or newer, and this is {sys.version.split()[0]}")
+    wanted = fingerprint()
+    if PYTHON.exists() and STAMP.exists() and STAMP.read_text() == wanted:
+        return
+    if not PYTHON.exists():
+        say(f"making {VENV.relative_to(ROOT)} with Python {sys.version.split()[0]}")
+        venv.create(VENV, with_pip=True, symlinks=os.name != "nt")
+    say("installing the workspace (only when a pyproject or requirements.txt changes)")
+    pip = (PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
+    # One build backend for all projects, instead of an isolated environment downloaded for each.
+    require(*pip, "hatchling>=1.27", "editables>=0.5")
+    require(*pip, "--no-build-isolation", "-r", "requirements.txt")
+    STAMP.write_text(wanted)
+
+
+def task_demo(arguments: Sequence[str]) -> int:
+    """Train a network on handwritten digits and show what the compiler did."""
+    return run(PYTHON, ROOT / "examples" / "digits.py", *arguments)
+
+
+def task_test(arguments: Sequence[str]) -> int:
+    """Run the tests in parallel."""
+    return run(PYTHON, "-m", "pytest", "-n", str(max(2, os.cpu_count() or 2)), *arguments)
+
+
+def task_bench(arguments: Sequence[str]) -> int:
+    """Run the benchmarks: all of them, or the named ones."""
+    named = [word for word in arguments if not word.startswith("-")]
+    options = [word for word in arguments if word.startswith("-")]
+    scripts = sorted((ROOT / "benchmarks").glob("bench_*.py"))
+    if named:
+        scripts = [script for script in scripts if script.stem.removeprefix("bench_") in named]
+    if not scripts:
+        known = ", ".join(sorted(path.stem[6:] for path in (ROOT / "benchmarks").glob("bench_*.py")))
+        say(f"no such benchmark; there are: {known or 'none'}")
+        return 2
+    return max(run(PYTHON, script, *options) for script in scripts)
+
+
+def task_build(arguments: Sequence[str]) -> int:
+    """Build a wheel for every project into dist/ (or into the folder that is named)."""
+    destination = Path(arguments[0]).resolve() if arguments else ROOT / "dist"
+    if destination == ROOT / "dist":
+        shutil.rmtree(destination, ignore_errors=True)
+    destination.mkdir(parents=True, exist_ok=True)
+    for project in projects():
+        pip = (PYTHON, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet")
+        require(*pip, "--no-deps", "--no-build-isolation", "--wheel-dir", destination, project)
+    say("built " + ", ".join(sorted(path.name for path in destination.glob("*.whl"))))
+    return 0
+
+
+def task_docs(arguments: Sequence[str]) -> int:
+    """Bring the generated documents up to date; with --check, fail when one has drifted."""
+    generators = sorted((ROOT / "docs").glob("generate_*.py"))
+    if not generators:
+        say("no document is generated yet; docs/ and specs/ are plain Markdown")
+    return max((run(PYTHON, script, *arguments) for script in generators), default=0)
+
+
+def task_lint(arguments: Sequence[str]) -> int:
+    """Run ruff, mypy --strict on every project, and the import contracts."""
+    packages = [next(project.glob("tinycore_*/")) for project in projects()[1:]]
+    checks = [
+        (BIN / "ruff", "check", *(arguments or ["."])),
+        (BIN / "ruff", "format", "--check", *(arguments or ["."])),
+        *((PYTHON, "-m", "mypy", "--strict", package) for package in [ROOT / "tinycore", *packages]),
+        (BIN / "lint-imports", "--no-logo"),
+    ]
+    failed = [Path(check[0]).name for check in checks if run(*check)]
+    say(f"failed: {len(failed)} of {len(checks)} checks" if failed else "all checks passed")
+    return 1 if failed else 0
+
+
+TASKS: dict[str, Callable[[Sequence[str]], int]] = {
+    "demo": task_demo,
+    "test": task_test,
+    "bench": task_bench,
+    "build": task_build,
+    "docs": task_docs,
+    "lint": task_lint,
+}
+
+
+def main() -> int:
+    """Parse the command line, set up, run the task."""
+    tasks = "\n".join(f"  {name:8}{task.__doc__}" for name, task in TASKS.items())
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n")[0],
+        epilog=f"tasks:\n{tasks}\n  setup   Only make .venv and install the workspace.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("task", choices=[*TASKS, "setup"], metavar="task")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to the task")
+    options = parser.parse_args()
+    setup()
+    return TASKS[options.task](options.arguments) if options.task in TASKS else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,1 @@
+"""GCN code for AMD GPUs (compile only for now)."""

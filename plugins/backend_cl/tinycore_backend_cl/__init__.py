@@ -1,0 +1,1 @@
+"""OpenCL devices through any ICD loader."""

@@ -1,0 +1,1 @@
+"""Native code for the processor this Python runs on."""

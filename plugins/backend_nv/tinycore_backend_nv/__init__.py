@@ -1,0 +1,1 @@
+"""PTX for NVIDIA GPUs (compile only for now)."""

@@ -1,0 +1,1 @@
+"""LLVM IR renderer shared by the backends that compile with LLVM."""

@@ -1,0 +1,1 @@
+"""Tensor, autograd, nn, optim and jit."""

@@ -1,0 +1,1 @@
+"""Chooses tiling, vectors and threads by rules of thumb and a cost model."""

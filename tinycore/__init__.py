@@ -1,0 +1,5 @@
+"""tinycore: a compiler framework for tensor programs."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
