@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
@@ -38,6 +39,8 @@ class Config:
     """Where; None means the user's cache directory."""
     cache_bytes: int = 1 << 30
     """Size limit of the disk cache; the least recently used entries go first."""
+    config_directory: Path | None = None
+    """Where `tinycore plugins disable` remembers; None means the user's configuration directory."""
     threads: int | None = None
     """CPU threads; None means all cores of the process."""
     plugins: tuple[str, ...] | None = None
@@ -59,6 +62,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "cache": "TINYCORE_CACHE",
     "cache_directory": "TINYCORE_CACHE_DIR",
     "cache_bytes": "TINYCORE_CACHE_BYTES",
+    "config_directory": "TINYCORE_CONFIG_DIR",
     "threads": "TINYCORE_THREADS",
     "plugins": "TINYCORE_PLUGINS",
     "disabled_plugins": "TINYCORE_DISABLE",
@@ -127,3 +131,37 @@ def override(**changes: object) -> Iterator[Config]:
         yield config()
     finally:
         _current.reset(token)
+
+
+def user_cache_directory() -> Path:
+    """Where this user's caches live by the platform's convention (not created here).
+
+    `XDG_CACHE_HOME` when it is an absolute path, else `~/Library/Caches` on macOS, `%LOCALAPPDATA%` on
+    Windows and `~/.cache` everywhere else.
+    """
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    if given and Path(given).is_absolute():
+        return Path(given)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    local = os.environ.get("LOCALAPPDATA")
+    if os.name == "nt" and local:
+        return Path(local)
+    return Path.home() / ".cache"
+
+
+def user_config_directory() -> Path:
+    """Where this user's settings live by the platform's convention (not created here).
+
+    `XDG_CONFIG_HOME` when it is an absolute path, else `~/Library/Application Support` on macOS, `%APPDATA%` on
+    Windows and `~/.config` everywhere else.
+    """
+    given = os.environ.get("XDG_CONFIG_HOME", "")
+    if given and Path(given).is_absolute():
+        return Path(given)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support"
+    roaming = os.environ.get("APPDATA")
+    if os.name == "nt" and roaming:
+        return Path(roaming)
+    return Path.home() / ".config"
