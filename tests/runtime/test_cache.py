@@ -10,11 +10,15 @@ import tempfile
 import threading
 import time
 import warnings
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
 from tinycore.config import override
 from tinycore.runtime.cache import HEADER, MAGIC, CacheWarning, DiskCache, open_cache
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KEY = "0123456789abcdef"
 OTHER = "fedcba9876543210"
@@ -57,7 +61,9 @@ def test_clear_removes_only_this_namespace(cache: DiskCache) -> None:
     assert other.get(KEY) == b"b"
 
 
-@pytest.mark.parametrize("key", ["", "abc", "../../etc/passwd", "ABCDEF12", "0123/567", "g" * 16, "12345678\n"])
+@pytest.mark.parametrize(
+    "key", ["", "abc", "../../etc/passwd", "ABCDEF12", "0123/567", "g" * 16, "12345678\n"]
+)
 def test_keys_that_are_no_digests_are_refused(cache: DiskCache, key: str) -> None:
     with pytest.raises(ValueError, match="hex digest"):
         cache.get(key)
@@ -168,7 +174,9 @@ def test_a_directory_that_others_may_write_is_refused(tmp_path: Path, mode: int)
 
 
 @posix_only
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to give a directory away")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to give a directory away"
+)
 def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir(mode=0o700)
@@ -208,7 +216,9 @@ def test_a_full_or_read_only_disk_warns_once_and_still_serves(
     assert cache.get(KEY) == b"content"
 
 
-def test_a_write_that_fails_half_way_leaves_nothing(cache: DiskCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_half_way_leaves_nothing(
+    cache: DiskCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def failing(source: object, target: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -304,7 +314,7 @@ sys.exit(1 if bad or cache.stats().rejected else 0)
 
 
 def test_concurrent_processes_never_see_torn_entries(tmp_path: Path) -> None:
-    """Four writers of the same 40 keys, with an eviction limit that makes them delete each other's entries."""
+    """Four writers of the same 40 keys; the limit makes them delete each other's entries."""
     command = [sys.executable, "-W", "error", "-c", WRITER, str(tmp_path / "root")]
     running = [subprocess.Popen([*command, str(seed)]) for seed in range(4)]
     assert [process.wait(timeout=60) for process in running] == [0, 0, 0, 0]

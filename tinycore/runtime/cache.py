@@ -3,8 +3,8 @@
 `DiskCache` maps a hex digest to bytes. Several processes may use one directory at the same time: an entry is
 written to a temporary file beside its final name and renamed over it, so a reader sees all of it or nothing.
 Nothing read back is believed before it is checked, because what is stored here is mapped as native code:
-the directory must belong to the user and be writable by nobody else, and each entry carries a magic number, its
-length and a checksum over namespace, key and content.
+the directory must belong to the user and be writable by nobody else, and each entry carries a magic number,
+its length and a checksum over namespace, key and content.
 
 A cache never makes a program fail. A directory that cannot be used, a full disk or a damaged entry costs one
 warning, and the work is done again.
@@ -29,11 +29,14 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tinycore.config import config, user_cache_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAGIC = b"\x93TCENTR1"
 HEADER = struct.Struct("<8sQ32s")
@@ -42,7 +45,7 @@ PARTIAL = ".partial"
 _KEY = re.compile(r"[0-9a-f]{4,128}\Z")
 _NAMESPACE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}\Z")
 _TOUCH_SECONDS = 60.0
-"""An entry's time of last use is only renewed when it is older than this: a get stays one open and one read."""
+"""An entry's time of last use is renewed only when older than this: a get stays one open and one read."""
 _STALE_SECONDS = 3600.0
 """A temporary file older than this was left by a process that died."""
 
@@ -72,9 +75,9 @@ class DiskCache:
     Parameters
     ----------
     directory:
-        The root shared by all namespaces; None takes `config().cache_directory`, else `tinycore` in the user's
-        cache directory. Created with mode 0700. A directory that another user owns, or that group or others
-        may write, is refused with a `CacheWarning`.
+        The root shared by all namespaces; None takes `config().cache_directory`, else `tinycore` in the
+        user's cache directory. Created with mode 0700. A directory that another user owns, or that group or
+        others may write, is refused with a `CacheWarning`.
     namespace:
         What kind of thing is stored: a sub-directory, and part of each entry's checksum.
     limit:
@@ -106,7 +109,7 @@ class DiskCache:
     # -- the interface
 
     def get(self, key: str) -> bytes | None:
-        """The content stored under the hex digest `key`, or None. A damaged entry is removed and is a miss."""
+        """The content stored under the hex digest `key`, or None. A damaged entry is removed: a miss."""
         path = self._path(key)
         content = self._read(key, path) if self.usable else None
         with self._lock:
@@ -129,7 +132,8 @@ class DiskCache:
             self._writable = False
             self._warn(
                 "write",
-                f"the disk cache cannot store to {self.directory} ({error.strerror or error}); going on without",
+                f"the disk cache cannot store to {self.directory} ({error.strerror or error}); "
+                "going on without",
             )
             return
         with self._lock:
@@ -237,7 +241,9 @@ class DiskCache:
         problem = _distrust(status)
         if problem is None:
             return True
-        fix = f"run: chmod go-w {directory}" if "writable" in problem else "set TINYCORE_CACHE_DIR to your own"
+        fix = (
+            f"run: chmod go-w {directory}" if "writable" in problem else "set TINYCORE_CACHE_DIR to your own"
+        )
         self._warn("directory", f"the disk cache refuses {directory}: {problem}; {fix}")
         return False
 
@@ -258,7 +264,7 @@ class DiskCache:
                 continue
 
     def _sweep(self) -> None:
-        """Remove what is least recently used until an eighth of the limit is free; runs once in many writes."""
+        """Remove what was least recently used until an eighth of the limit is free; once in many writes."""
         now = time.time()
         kept: list[tuple[float, int, str]] = []
         for used, size, path in self._entries(self.root):
