@@ -1,0 +1,81 @@
+"""Shape inference: one function a shape rule of the op table. Iterative, so depth is no limit.
+
+At tensor level a shape is the array's shape; at program level ``()`` for a scalar value and ``(lanes,)``
+for a vector. Statements have shape ``()``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tinycore.ir import dims
+from tinycore.ir.ops import ops
+from tinycore.ir.uop import Shape, UOp
+
+
+def _attribute(node: UOp) -> Shape:
+    """The `shape` attribute, wherever the row puts it."""
+    names = [name for name in node.op.attributes if name != "dtype"]
+    if len(names) == 1:
+        return node.arg  # type: ignore[no-any-return]
+    return node.arg[names.index("shape")]  # type: ignore[no-any-return]
+
+
+def _pad(node: UOp) -> Shape:
+    return tuple(
+        [dims.add(dims.add(before, size), after)
+         for size, (before, after) in zip(node.src[0].shape, node.arg, strict=True)]
+    )
+
+
+def _reduce(node: UOp) -> Shape:
+    axes = node.arg[1]
+    return tuple([1 if axis in axes else size for axis, size in enumerate(node.src[0].shape)])
+
+
+def _gather(node: UOp) -> Shape:
+    shape, axis = node.src[0].shape, node.arg
+    return shape[:axis] + node.src[1].shape + shape[axis + 1 :]
+
+
+def _lanes(node: UOp) -> Shape:
+    return (node.arg,) if node.arg and node.arg > 1 else node.src[1].shape
+
+
+RULES: dict[str, Callable[[UOp], Shape]] = {
+    "attribute": _attribute,
+    "scalar": lambda node: (),
+    "same": lambda node: node.src[0].shape,
+    "elementwise": lambda node: node.src[0].shape,
+    "permute": lambda node: tuple([node.src[0].shape[axis] for axis in node.arg]),
+    "pad": _pad,
+    "shrink": lambda node: tuple([dims.subtract(stop, start) for start, stop in node.arg]),
+    "reduce": _reduce,
+    "gather": _gather,
+    "lanes": _lanes,
+    "iota": lambda node: (node.arg,),
+    "splat": lambda node: (node.arg,),
+}
+"""The shape rules by the names that the op table uses."""
+
+
+def infer(node: UOp) -> Shape:
+    """The shape of a node; stored on it and on everything it was derived from."""
+    stack = [node]
+    while stack:
+        current = stack[-1]
+        try:
+            current._shape  # noqa: B018 - asks whether it is known
+        except AttributeError:
+            # Only the operands that a rule reads are visited: operand 0, and the index of GATHER and LOAD.
+            needed = current.src[:2] if current.op in _READS_TWO else current.src[:1]
+            missing = [operand for operand in needed if not hasattr(operand, "_shape")]
+            if missing:
+                stack.extend(missing)
+                continue
+            current._shape = RULES[current.op.shape](current)
+        stack.pop()
+    return node._shape
+
+
+_READS_TWO = frozenset({ops.GATHER, ops.LOAD})

@@ -1,0 +1,380 @@
+"""UOp: the one immutable, hash-consed node.
+
+``UOp(op, dtype, src, arg)`` answers the same object for the same four things, so identity is equality
+and shared work is shared by construction. There is no tag and no scratch field: what a pass wants to
+remember it keeps beside the graph. Derived facts (shape, bounds, op mask, free ranges) depend on the four
+fields only, and are computed once.
+
+Interning is exact: constants hold canonical bits (`tinycore.ir.dtypes`), so 0.0 and -0.0, or 1 and True,
+are never merged. It is thread-safe: look-ups and insertions are single atomic dict operations, replacing or
+removing a dead entry is under a lock. Entries die with
+their nodes, and nothing recurses: a chain of 100,000 nodes can be built, walked and freed.
+
+>>> x = UOp.const(dtypes.float32, 1.5)
+>>> x is UOp.const(dtypes.float32, 1.5), x is UOp.const(dtypes.float64, 1.5)
+(True, False)
+>>> (x + 2.0).src[1].value
+2.0
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Union
+
+from tinycore.ir import dtypes
+from tinycore.ir.dtypes import DType, Scalar
+from tinycore.ir.ops import Op, ops
+
+Dim = Union[int, "UOp"]
+Shape = tuple[Dim, ...]
+
+
+class _Reference(weakref.ref["UOp"]):
+    """A weak reference that knows its key, so that a dead node can leave the table."""
+
+    __slots__ = ("key",)
+    key: tuple[Any, ...]
+
+
+_table: dict[tuple[Any, ...], _Reference] = {}
+_lock = threading.RLock()  # re-entrant: freeing a node inside the lock may run _forget for another
+
+
+def _forget(reference: _Reference) -> None:
+    # A new node may already stand under this key: only an entry that is still this one goes.
+    with _lock:
+        if _table.get(reference.key) is reference:
+            del _table[reference.key]
+
+
+def _settle(key: tuple[Any, ...], node: UOp, fresh: _Reference) -> UOp:
+    """What happens when the key was taken: by another thread's node, or by one that has just died."""
+    with _lock:
+        winner = _table.setdefault(key, fresh)
+        existing = winner()
+        if existing is not None:
+            return existing
+        _table[key] = fresh
+        return node
+
+
+_get = _table.get
+_setdefault = _table.setdefault
+_new = object.__new__
+
+
+class UOp:
+    """One node of the graph; see the module's docstring. Fields are read-only by convention and by a test.
+
+    Attributes
+    ----------
+    op: the row of the op table.
+    dtype: the element type of the result (`void` for statements).
+    src: the operands.
+    arg: the attributes, see `tinycore.ir.ops`.
+    mask: the bits of all ops in the graph below, this one included.
+    """
+
+    __slots__ = ("op", "dtype", "src", "arg", "mask", "_shape", "_bounds", "_ranges", "__weakref__")
+    op: Op
+    dtype: DType
+    src: tuple[UOp, ...]
+    arg: Any
+    mask: int
+    _shape: Shape
+    _bounds: tuple[int, int]
+    _ranges: frozenset[UOp]
+
+    def __new__(cls, op: Op, dtype: DType, src: tuple[UOp, ...] = (), arg: Any = None) -> UOp:
+        key = (op, dtype, src, arg)
+        reference = _get(key)
+        if reference is not None:
+            node = reference()
+            if node is not None:
+                return node
+        node = _new(cls)
+        node.op = op
+        node.dtype = dtype
+        node.src = src
+        node.arg = arg
+        mask = op.bit
+        for operand in src:
+            mask |= operand.mask
+        node.mask = mask
+        fresh = _Reference(node, _forget)
+        fresh.key = key
+        winner = _setdefault(key, fresh)  # atomic: hashing and comparing keys runs no Python code
+        return node if winner is fresh else _settle(key, node, fresh)
+
+    def __reduce__(self) -> Any:
+        from tinycore.ir.text import parse, print_graph
+
+        return parse, (print_graph(self),)
+
+    def __repr__(self) -> str:
+        from tinycore.ir.text import summary
+
+        return summary(self)
+
+    # --- derived facts ------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of a tensor value; at program level ``()`` or ``(lanes,)``; ``()`` for statements."""
+        try:
+            return self._shape
+        except AttributeError:
+            return _facts.shape(self)
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Least and greatest possible value of an integer or bool node, both included (bools are 0 and 1)."""
+        try:
+            return self._bounds
+        except AttributeError:
+            return _facts.bounds(self)
+
+    @property
+    def vmin(self) -> int:
+        """Least possible value, see `bounds`."""
+        return self.bounds[0]
+
+    @property
+    def vmax(self) -> int:
+        """Greatest possible value, see `bounds`."""
+        return self.bounds[1]
+
+    @property
+    def ranges(self) -> frozenset[UOp]:
+        """The RANGE nodes that the value depends on and that no REDUCE inside has consumed."""
+        try:
+            return self._ranges
+        except AttributeError:
+            return _facts.ranges(self)
+
+    @property
+    def value(self) -> Scalar:
+        """The Python number of a CONST."""
+        if self.op is not ops.CONST:
+            raise TypeError(f"{self.op.name} is not a constant")
+        return self.dtype.from_bits(self.arg[0])
+
+    @property
+    def is_const(self) -> bool:
+        """Whether this is a CONST."""
+        return self.op is ops.CONST
+
+    # --- construction -------------------------------------------------------------------------------------
+
+    @staticmethod
+    def const(dtype: DType, value: Scalar, shape: Shape = ()) -> UOp:
+        """A constant of that dtype (the value is converted as `DType.to_bits` says)."""
+        return UOp(ops.CONST, dtype, (), (dtype.to_bits(value), shape))
+
+    @staticmethod
+    def from_bits(dtype: DType, bits: int, shape: Shape = ()) -> UOp:
+        """A constant of canonical bits."""
+        return UOp(ops.CONST, dtype, (), (bits, shape))
+
+    @staticmethod
+    def variable(name: str, minimum: int, maximum: int, multiple_of: int = 1) -> UOp:
+        """A symbolic integer; see VARIABLE in the op table. 0 and 1 are never guessed."""
+        if not (0 <= minimum <= maximum and multiple_of >= 1):
+            from tinycore.errors import BindingError
+
+            raise BindingError(f"variable {name!r} needs 0 <= min <= max and multiple_of >= 1, got "
+                               f"{minimum}, {maximum}, {multiple_of}")
+        return UOp(ops.VARIABLE, dtypes.index, (), (name, minimum, maximum, multiple_of))
+
+    def const_like(self, value: Scalar) -> UOp:
+        """A constant of this node's dtype and shape."""
+        return UOp.const(self.dtype, value, self.shape)
+
+    def replace(self, *, op: Op | None = None, dtype: DType | None = None,
+                src: tuple[UOp, ...] | None = None, **arg: Any) -> UOp:
+        """A node that differs in some fields (``arg=...`` replaces the arg)."""
+        return UOp(op or self.op, dtype or self.dtype, self.src if src is None else src, arg.get("arg", self.arg))
+
+    def alu(self, op: Op, *others: UOp) -> UOp:
+        """An elementwise node of this op; comparison results are bool, all others of the common dtype."""
+        src = (self, *others)
+        if op.dtype == "bool":
+            return UOp(op, dtypes.bool_, src)
+        return UOp(op, src[-1].dtype, src)
+
+    def cast(self, dtype: DType) -> UOp:
+        """This value as another dtype; itself when nothing changes."""
+        return self if dtype is self.dtype else UOp(ops.CAST, dtype, (self,))
+
+    def bitcast(self, dtype: DType) -> UOp:
+        """The same bits as another dtype of the same size."""
+        return self if dtype is self.dtype else UOp(ops.BITCAST, dtype, (self,))
+
+    def where(self, yes: UOp, no: UOp) -> UOp:
+        """`yes` where this bool holds, else `no`."""
+        return UOp(ops.WHERE, yes.dtype, (self, yes, no))
+
+    def _operand(self, other: UOp | Scalar) -> UOp:
+        return other if isinstance(other, UOp) else self.const_like(other)
+
+    # --- operators: build elementwise nodes; == and hash stay identity -------------------------------------
+
+    def __add__(self, other: UOp | Scalar) -> UOp:
+        return self.alu(ops.ADD, self._operand(other))
+
+    def __radd__(self, other: Scalar) -> UOp:
+        return self._operand(other).alu(ops.ADD, self)
+
+    def __sub__(self, other: UOp | Scalar) -> UOp:
+        return self.alu(ops.SUB, self._operand(other))
+
+    def __rsub__(self, other: Scalar) -> UOp:
+        return self._operand(other).alu(ops.SUB, self)
+
+    def __mul__(self, other: UOp | Scalar) -> UOp:
+        return self.alu(ops.MUL, self._operand(other))
+
+    def __rmul__(self, other: Scalar) -> UOp:
+        return self._operand(other).alu(ops.MUL, self)
+
+    def __truediv__(self, other: UOp | Scalar) -> UOp:
+        return self.alu(ops.DIV, self._operand(other))
+
+    def __floordiv__(self, other: UOp | Scalar) -> UOp:
+        return self.alu(ops.FLOORDIV, self._operand(other))
+
+    def __mod__(self, other: UOp | Scalar) -> UOp:
+        return self.alu(ops.FLOORMOD, self._operand(other))
+
+    def __neg__(self) -> UOp:
+        return self.alu(ops.NEG)
+
+    def __and__(self, other: UOp | Scalar) -> UOp:
+        return self.alu(ops.AND, self._operand(other))
+
+    def __or__(self, other: UOp | Scalar) -> UOp:
+        return self.alu(ops.OR, self._operand(other))
+
+    def __xor__(self, other: UOp | Scalar) -> UOp:
+        return self.alu(ops.XOR, self._operand(other))
+
+    def __lshift__(self, other: UOp | Scalar) -> UOp:
+        return self.alu(ops.SHL, self._operand(other))
+
+    def __rshift__(self, other: UOp | Scalar) -> UOp:
+        return self.alu(ops.SHR, self._operand(other))
+
+    def __lt__(self, other: UOp | Scalar) -> UOp:
+        return self.alu(ops.LT, self._operand(other))
+
+    def __le__(self, other: UOp | Scalar) -> UOp:
+        return self.alu(ops.LE, self._operand(other))
+
+    def __gt__(self, other: UOp | Scalar) -> UOp:
+        return self._operand(other).alu(ops.LT, self)
+
+    def __ge__(self, other: UOp | Scalar) -> UOp:
+        return self._operand(other).alu(ops.LE, self)
+
+    def eq(self, other: UOp | Scalar) -> UOp:
+        """Elementwise equality (``==`` is identity of nodes)."""
+        return self.alu(ops.EQ, self._operand(other))
+
+    def ne(self, other: UOp | Scalar) -> UOp:
+        """Elementwise inequality."""
+        return self.alu(ops.NE, self._operand(other))
+
+    def __bool__(self) -> bool:
+        raise TypeError("the truth of a symbolic value is not known; compare nodes with `is`, or use `.bounds`")
+
+    __hash__ = object.__hash__
+
+    # --- walking ------------------------------------------------------------------------------------------
+
+    def toposort(self) -> list[UOp]:
+        """Every node below this one, operands before users, this one last; each once; no recursion."""
+        return toposort((self,))
+
+    def substitute(self, mapping: Mapping[UOp, UOp]) -> UOp:
+        """This graph with nodes exchanged; what is put in is not searched again. See `substitute`."""
+        return substitute((self,), mapping)[0]
+
+
+def toposort(roots: Iterable[UOp]) -> list[UOp]:
+    """Every node below the roots, operands before users, each once."""
+    order: list[UOp] = []
+    seen: set[UOp] = set()
+    stack: list[tuple[UOp, bool]] = [(root, False) for root in reversed(list(roots))]
+    while stack:
+        node, done = stack.pop()
+        if done:
+            order.append(node)
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((operand, False) for operand in reversed(node.src) if operand not in seen)
+    return order
+
+
+def substitute(roots: Iterable[UOp], mapping: Mapping[UOp, UOp]) -> list[UOp]:
+    """The roots with the keys of `mapping` exchanged for its values, sharing one memo.
+
+    Replaced nodes are not searched again, so a mapping may refer to its own keys. Symbolic dimensions in
+    attributes are exchanged too.
+    """
+    roots = list(roots)
+    wanted = 0
+    for key in mapping:
+        wanted |= key.op.bit
+    dims = any(key.op is ops.VARIABLE for key in mapping)
+    memo: dict[UOp, UOp] = dict(mapping)
+    stack = [(root, False) for root in reversed(roots)]
+    while stack:
+        node, ready = stack.pop()
+        if node in memo:
+            continue
+        if not dims and not node.mask & wanted:
+            memo[node] = node
+        elif ready:
+            src = tuple([memo[operand] for operand in node.src])
+            arg = _substitute_dims(node.arg, mapping) if dims else node.arg
+            unchanged = arg == node.arg and all(map(_is, src, node.src))
+            memo[node] = node if unchanged else UOp(node.op, node.dtype, src, arg)
+        else:
+            stack.append((node, True))
+            stack.extend((operand, False) for operand in node.src if operand not in memo)
+    return [memo[root] for root in roots]
+
+
+def _is(a: object, b: object) -> bool:
+    return a is b
+
+
+def _substitute_dims(arg: Any, mapping: Mapping[UOp, UOp]) -> Any:
+    """An attribute with symbolic dimensions exchanged; a dimension that became constant is a plain int."""
+    if isinstance(arg, UOp):
+        from tinycore.ir.dims import to_dim
+
+        return to_dim(substitute((arg,), mapping)[0])
+    if isinstance(arg, tuple):
+        return tuple([_substitute_dims(part, mapping) for part in arg])
+    return arg
+
+
+class _Facts:
+    """Inference of derived facts; `tinycore.ir` fills it in, so that the table of rules may import UOp."""
+
+    shape: Callable[[UOp], Shape]
+    bounds: Callable[[UOp], tuple[int, int]]
+    ranges: Callable[[UOp], frozenset[UOp]]
+
+
+_facts = _Facts()
+
+
+def table_size() -> int:
+    """How many nodes are alive (for tests and benchmarks)."""
+    return len(_table)
