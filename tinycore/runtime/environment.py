@@ -4,7 +4,7 @@ The rooms below `tinycore.plugin` may not import it, so the plugin layer hands i
 one immutable `Environment`, at the first call of `environment()`, through a loader that `tinycore/__init__.py`
 installs. From then on reading it costs an attribute look-up; no hook is called on the compile or launch path.
 
-This module imports nothing but the standard library.
+This module imports nothing but the standard library and the errors.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from tinycore.errors import PluginError
 
 if TYPE_CHECKING:
     from tinycore.ir.target import Target
@@ -83,6 +85,21 @@ class RuleSource:
 
 
 @dataclass(frozen=True, slots=True)
+class FrontendSpec:
+    """A loader of model files.
+
+    >>> FrontendSpec("csv", load=lambda path, **options: path, suffixes=(".csv",)).suffixes
+    ('.csv',)
+    """
+
+    name: str
+    load: Callable[..., Any]
+    """`load(path, **options)` returns the model."""
+    suffixes: tuple[str, ...] = ()
+    """File suffixes it answers for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Environment:
     """Everything installed plugins add, already checked and in order. Immutable.
 
@@ -96,6 +113,8 @@ class Environment:
     """By stage, in the order they run."""
     rules: Mapping[Stage, tuple[RuleSource, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """By stage, in the order of plugin ids."""
+    frontends: Mapping[str, FrontendSpec] = field(default_factory=lambda: MappingProxyType({}))
+    """By name."""
     versions: tuple[tuple[str, str], ...] = ()
     """Distribution and version of every plugin in use: part of every cache key."""
     missing: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -117,6 +136,7 @@ class Environment:
 _lock = threading.RLock()
 _loader: Callable[[], Environment] = Environment
 _loaded: Environment | None = None
+_loading = False
 _overridden: ContextVar[Environment | None] = ContextVar("tinycore_environment", default=None)
 
 
@@ -130,18 +150,27 @@ def set_loader(loader: Callable[[], Environment]) -> None:
 def environment() -> Environment:
     """What plugins add to this process; built at the first call.
 
+    Raises PluginError when a plugin asks for it while it is itself being loaded.
+
     >>> from tinycore.runtime.environment import environment
     >>> environment() is environment()
     True
     """
-    global _loaded
+    global _loaded, _loading
     overridden = _overridden.get()
     if overridden is not None:
         return overridden
     if _loaded is None:
         with _lock:
+            if _loading:  # only this thread can get here: the lock is held while loading
+                hint = "move the code that uses devices or passes out of the top level of the module"
+                raise PluginError("a plugin used the plugins while it was being imported", hint=hint)
             if _loaded is None:
-                _loaded = _loader()
+                _loading = True
+                try:
+                    _loaded = _loader()
+                finally:
+                    _loading = False
     return _loaded
 
 

@@ -1,0 +1,35 @@
+"""Program: what a renderer is given, a linear list of UOps with its arguments and its grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinycore.ir import Dim, UOp
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One kernel, lowered to statements; see "Program level" in the architecture document.
+
+    Attributes
+    ----------
+    name: a C identifier, unique for the content.
+    linear: the LINEAR node.
+    parameters: the PARAM nodes by slot.
+    variables: the VARIABLE nodes in the order of the integer arguments.
+    written: the slots that are stored to.
+    grid: bounds of the global ranges, at most 3; symbolic bounds are evaluated at launch.
+    group: bounds of the local ranges, at most 3; () without work-groups.
+    operations: floating point operations of one launch (an estimate for reports).
+    traffic: bytes of all buffers touched once (an estimate for reports).
+    """
+
+    name: str
+    linear: UOp
+    parameters: tuple[UOp, ...]
+    variables: tuple[UOp, ...]
+    written: frozenset[int]
+    grid: tuple[Dim, ...] = ()
+    group: tuple[int, ...] = ()
+    operations: Dim = 0
+    traffic: Dim = 0
