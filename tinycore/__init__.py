@@ -18,12 +18,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_CORE = {
-    "config": "tinycore.config",
-    "override": "tinycore.config",
-    "extra_rules": "tinycore.passes",
-}
-"""Names of the core itself, and the module of each."""
+_CORE = {"override": "tinycore.config", "extra_rules": "tinycore.rules"}
+"""Functions of the core itself, and the module of each."""
 
 
 def _load_environment() -> Environment:
@@ -51,4 +47,4 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     from tinycore.plugin.exports import exported_names
 
-    return sorted({*globals(), *_CORE, *exported_names()})
+    return sorted({"__version__", *_CORE, *exported_names()})

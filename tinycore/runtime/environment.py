@@ -1,8 +1,8 @@
 """What plugins add to a process, as the compiler and the runtime see it.
 
 The rooms below `tinycore.plugin` may not import it, so the plugin layer hands its result down: it builds
-one immutable `Environment`, at the first call of `environment()`, through a loader that `tinycore/__init__.py`
-installs. From then on reading it costs an attribute look-up; no hook is called on the compile or launch path.
+one immutable `Environment`, at the first call of `environment()`, through a loader that `tinycore` itself
+installs. From then on reading it costs a look-up; no hook is called on the compile or launch path.
 
 This module imports nothing but the standard library and the errors.
 """
