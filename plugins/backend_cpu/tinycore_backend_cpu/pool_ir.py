@@ -1,0 +1,540 @@
+"""The thread pool as LLVM IR text: no C compiler, no Python between kernels.
+
+The protocol. One 64-bit word holds ``generation << 32 | open << 31 | active``.
+
+* The caller writes the job, publishes the word with the next generation and `open` set, and wakes sleepers.
+* A worker that sees a new generation *joins* by incrementing `active` with a compare-and-swap that succeeds
+  only while the word is open and of that generation. A worker that comes late sees it closed and goes back to
+  waiting: nobody ever waits for a thread that the system has not scheduled.
+* Everyone, the caller too, takes chunks from one atomic counter until none is left.
+* The caller clears `open` and waits until `active` is 0; the last work of every worker is then visible to it.
+
+So the job's fields are written only while the word is closed and nobody is active, and are read only after a
+successful join. Workers that wait spin for a while and then sleep: on the upper half of the word by futex on
+Linux, on a condition variable elsewhere. A caller that publishes before a worker has counted itself among the
+sleepers is seen by the worker's check of the generation; one that publishes after sees the sleeper.
+
+One caller at a time: the functions take the `CALLER` flag, and answer BUSY when another thread has it. They
+never wait for it, so a signal handler or a fork cannot deadlock, and a launch pays no Python lock.
+
+All state is in one block of memory that the caller owns, at the offsets of `StateLayout`; the code has none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Waiting: TypeAlias = Literal["futex", "condition", "none"]
+"""How workers sleep; `none` is a pool without threads."""
+
+MAXIMUM_WORKERS = 255
+FUNCTIONS = ("pool_start", "pool_stop", "pool_launch", "pool_replay")
+DONE, BUSY, STOPPED = 0, 1, 2
+"""What the functions answer. After BUSY and STOPPED nothing was done."""
+
+EXTERNAL: dict[Waiting, tuple[str, ...]] = {
+    "futex": ("pthread_create", "pthread_join", "sched_yield", "clock_gettime", "syscall"),
+    "condition": (
+        "pthread_create", "pthread_join", "sched_yield", "clock_gettime",
+        "pthread_mutex_init", "pthread_mutex_lock", "pthread_mutex_unlock",
+        "pthread_cond_init", "pthread_cond_wait", "pthread_cond_broadcast",
+    ),
+    "none": (),
+}  # fmt: skip
+"""The functions of the C library that each variant calls."""
+
+
+class StateLayout:
+    """Offsets in the state block. What different threads write is 128 bytes apart (adjacent lines)."""
+
+    WORD = 0
+    GENERATION = 4  # the upper half of the word, little-endian
+    NEXT_CHUNK = 128
+    FUNCTION, ARGUMENTS, CHUNKS = 256, 264, 272
+    SLEEPERS = 384
+    STOP, WORKERS, SPIN_NANOSECONDS = 512, 516, 520
+    CALLER, STARTED = 640, 644
+    MUTEX, CONDITION = 768, 896  # at most 128 bytes each on every platform that has pthread
+    THREADS, THREAD_SIZE = 1024, 32  # {i64 handle, ptr state, i64 index}
+    SIZE = 1024 + 32 * MAXIMUM_WORKERS
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What differs between systems: how to wait, numbers of system calls, how to pause a spinning core."""
+
+    waiting: Waiting
+    machine: str
+    """As `platform.machine()` says it."""
+    monotonic_clock: int = 1
+    """CLOCK_MONOTONIC: 1 on Linux, 6 on macOS."""
+
+    @property
+    def futex_call(self) -> int:
+        """The number of the futex system call."""
+        return {"x86_64": 202, "aarch64": 98}[self.machine]
+
+    @property
+    def pause(self) -> tuple[str, str]:
+        """(declaration, call) of the instruction that tells a core it is spinning."""
+        if self.machine in ("x86_64", "AMD64"):
+            return "declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"
+        if self.machine in ("aarch64", "arm64", "ARM64"):
+            return "declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"
+        return "", 'fence syncscope("singlethread") seq_cst'
+
+
+def pool_ir(platform: Platform) -> str:
+    """The whole module for a platform.
+
+    It defines, with `state` the zeroed block of `StateLayout.SIZE` bytes, functions that answer an i32:
+
+    - ``pool_start(state, i32 workers)``: starts threads; STATE's WORKERS says how many there are;
+    - ``pool_stop(state)``: stops and joins them;
+    - ``pool_launch(state, record)``: the record is ``{function, chunks, words...}``; calls
+      ``function(&words, chunk, thread)`` for each chunk, and returns when all are done;
+    - ``pool_replay(state, records, i64 count)``: the same for each of the records
+      ``{function, pointer to words, chunks}``, in order.
+    """
+    if platform.waiting == "none":
+        return _INLINE_ONLY + _ENTRIES
+    return (
+        _declarations(platform)
+        + _WORK
+        + _worker(platform)
+        + _start_and_stop(platform)
+        + _run(platform)
+        + _ENTRIES
+    )
+
+
+def _at(name: str, offset: int) -> str:
+    return f"  %{name} = getelementptr i8, ptr %state, i64 {offset}\n"
+
+
+def _declarations(platform: Platform) -> str:
+    lines = [
+        "declare i32 @pthread_create(ptr, ptr, ptr, ptr)",
+        "declare i32 @pthread_join(i64, ptr)",
+        "declare i32 @sched_yield()",
+        "declare i32 @clock_gettime(i32, ptr)",
+        platform.pause[0],
+    ]
+    if platform.waiting == "futex":
+        lines.append("declare i64 @syscall(i64, ...)")
+    else:
+        lines += [f"declare i32 @{name}(ptr, ptr)" for name in EXTERNAL["condition"] if name.endswith("init")]
+        lines += [
+            "declare i32 @pthread_mutex_lock(ptr)",
+            "declare i32 @pthread_mutex_unlock(ptr)",
+            "declare i32 @pthread_cond_wait(ptr, ptr)",
+            "declare i32 @pthread_cond_broadcast(ptr)",
+        ]
+    return (
+        "\n".join(lines)
+        + f"""
+define internal i64 @now() {{
+entry:
+  %time = alloca [2 x i64], align 16
+  %ignored = call i32 @clock_gettime(i32 {platform.monotonic_clock}, ptr %time)
+  %nanoseconds_at = getelementptr i8, ptr %time, i64 8
+  %seconds = load i64, ptr %time, align 16
+  %nanoseconds = load i64, ptr %nanoseconds_at, align 8
+  %scaled = mul i64 %seconds, 1000000000
+  %sum = add i64 %scaled, %nanoseconds
+  ret i64 %sum
+}}
+"""
+    )
+
+
+# Take chunks until none is left.
+_WORK = f"""
+define internal void @work(ptr %state, i64 %thread) {{
+entry:
+{_at("function_at", StateLayout.FUNCTION)}{_at("arguments_at", StateLayout.ARGUMENTS)}\
+{_at("chunks_at", StateLayout.CHUNKS)}{_at("next_at", StateLayout.NEXT_CHUNK)}\
+  %function = load ptr, ptr %function_at, align 8
+  %arguments = load ptr, ptr %arguments_at, align 8
+  %chunks = load i64, ptr %chunks_at, align 8
+  br label %take
+take:
+  %chunk = atomicrmw add ptr %next_at, i64 1 monotonic, align 8
+  %left = icmp slt i64 %chunk, %chunks
+  br i1 %left, label %execute, label %none_left
+execute:
+  call void %function(ptr %arguments, i64 %chunk, i64 %thread)
+  br label %take
+none_left:
+  ret void
+}}
+"""
+
+
+def _worker(platform: Platform) -> str:
+    """A thread's life: spin, sleep, join, work. `last` is the newest generation it has dealt with."""
+    pause = platform.pause[1]
+    return f"""
+define internal ptr @worker(ptr %record) {{
+entry:
+  %state_at = getelementptr i8, ptr %record, i64 8
+  %thread_at = getelementptr i8, ptr %record, i64 16
+  %state = load ptr, ptr %state_at, align 8
+  %thread = load i64, ptr %thread_at, align 8
+{_at("stop_at", StateLayout.STOP)}{_at("spin_at", StateLayout.SPIN_NANOSECONDS)}\
+  %spin_limit = load i64, ptr %spin_at, align 8
+  br label %wait
+wait:
+  %last = phi i64 [ 0, %entry ], [ %generation, %closed ], [ %generation, %leave ]
+  br label %spin
+spin:
+  %since = phi i64 [ 0, %wait ], [ %start, %look_at_clock ]
+  br label %spin_once
+spin_once:
+  %turn = phi i64 [ 0, %spin ], [ %next_turn, %spin_again ]
+  %seen = load atomic i64, ptr %state acquire, align 64
+  %seen_generation = lshr i64 %seen, 32
+  %changed = icmp ne i64 %seen_generation, %last
+  br i1 %changed, label %awake, label %spin_again
+spin_again:
+  {pause}
+  %next_turn = add i64 %turn, 1
+  %more_turns = icmp ult i64 %next_turn, 64
+  br i1 %more_turns, label %spin_once, label %look_at_clock
+look_at_clock:
+  %time = call i64 @now()
+  %first_look = icmp eq i64 %since, 0
+  %start = select i1 %first_look, i64 %time, i64 %since
+  %waited = sub i64 %time, %start
+  %keep_spinning = icmp ult i64 %waited, %spin_limit
+  br i1 %keep_spinning, label %spin, label %sleep
+sleep:
+  call void @sleep_until_changed(ptr %state, i64 %last)
+  br label %awake
+awake:
+  %stop = load atomic i32, ptr %stop_at acquire, align 4
+  %stopping = icmp ne i32 %stop, 0
+  br i1 %stopping, label %exit, label %join
+join:
+  %word = load atomic i64, ptr %state acquire, align 64
+  %generation = lshr i64 %word, 32
+  %open_bit = and i64 %word, 2147483648
+  %open = icmp ne i64 %open_bit, 0
+  br i1 %open, label %try_to_join, label %closed
+closed:
+  br label %wait
+try_to_join:
+  %one_more = add i64 %word, 1
+  %exchange = cmpxchg ptr %state, i64 %word, i64 %one_more acq_rel monotonic, align 64
+  %joined = extractvalue {{ i64, i1 }} %exchange, 1
+  br i1 %joined, label %take_part, label %join
+take_part:
+  call void @work(ptr %state, i64 %thread)
+  br label %leave
+leave:
+  %before = atomicrmw sub ptr %state, i64 1 release, align 64
+  br label %wait
+exit:
+  ret ptr null
+}}
+""" + (_SLEEP_FUTEX if platform.waiting == "futex" else _SLEEP_CONDITION).replace(
+        "FUTEX_CALL", str(platform.futex_call) if platform.waiting == "futex" else ""
+    )
+
+
+# Both variants: @sleep_until_changed(state, last) and @wake(state, at most this many).
+_SLEEP_FUTEX = f"""
+define internal void @sleep_until_changed(ptr %state, i64 %last) {{
+entry:
+{_at("sleepers_at", StateLayout.SLEEPERS)}{_at("generation_at", StateLayout.GENERATION)}\
+  %expected = trunc i64 %last to i32
+  %before = atomicrmw add ptr %sleepers_at, i32 1 seq_cst, align 4
+  br label %again
+again:
+  %r = call i64 (i64, ...) @syscall(i64 FUTEX_CALL, ptr %generation_at, i64 128, i32 %expected, ptr null)
+  %word = load atomic i64, ptr %state seq_cst, align 64
+  %generation = lshr i64 %word, 32
+  %changed = icmp ne i64 %generation, %last
+  br i1 %changed, label %done, label %again
+done:
+  %after = atomicrmw sub ptr %sleepers_at, i32 1 seq_cst, align 4
+  ret void
+}}
+define internal void @wake(ptr %state, i64 %count) {{
+entry:
+{_at("generation_at", StateLayout.GENERATION)}\
+  %r = call i64 (i64, ...) @syscall(i64 FUTEX_CALL, ptr %generation_at, i64 129, i64 %count, ptr null)
+  ret void
+}}
+"""
+
+_SLEEP_CONDITION = f"""
+define internal void @sleep_until_changed(ptr %state, i64 %last) {{
+entry:
+{_at("sleepers_at", StateLayout.SLEEPERS)}\
+{_at("mutex", StateLayout.MUTEX)}{_at("condition", StateLayout.CONDITION)}\
+  %locked = call i32 @pthread_mutex_lock(ptr %mutex)
+  %before = atomicrmw add ptr %sleepers_at, i32 1 seq_cst, align 4
+  br label %check
+check:
+  %word = load atomic i64, ptr %state seq_cst, align 64
+  %generation = lshr i64 %word, 32
+  %changed = icmp ne i64 %generation, %last
+  br i1 %changed, label %done, label %again
+again:
+  %woken = call i32 @pthread_cond_wait(ptr %condition, ptr %mutex)
+  br label %check
+done:
+  %after = atomicrmw sub ptr %sleepers_at, i32 1 seq_cst, align 4
+  %unlocked = call i32 @pthread_mutex_unlock(ptr %mutex)
+  ret void
+}}
+define internal void @wake(ptr %state, i64 %count) {{
+entry:
+{_at("mutex", StateLayout.MUTEX)}{_at("condition", StateLayout.CONDITION)}\
+  %locked = call i32 @pthread_mutex_lock(ptr %mutex)
+  %woken = call i32 @pthread_cond_broadcast(ptr %condition)
+  %unlocked = call i32 @pthread_mutex_unlock(ptr %mutex)
+  ret void
+}}
+"""
+
+
+def _start_and_stop(platform: Platform) -> str:
+    layout = StateLayout
+    initialise = ""
+    if platform.waiting == "condition":
+        initialise = (
+            _at("mutex", layout.MUTEX) + _at("condition", layout.CONDITION)
+            + "  %made_mutex = call i32 @pthread_mutex_init(ptr %mutex, ptr null)\n"
+            + "  %made_condition = call i32 @pthread_cond_init(ptr %condition, ptr null)\n"
+        )  # fmt: skip
+    return f"""
+define internal void @publish(ptr %state, i64 %open_bit, i64 %useful) {{
+entry:
+{_at("sleepers_at", layout.SLEEPERS)}\
+  %word = load atomic i64, ptr %state monotonic, align 64
+  %generation = lshr i64 %word, 32
+  %next_generation = add i64 %generation, 1
+  %shifted = shl i64 %next_generation, 32
+  %new = or i64 %shifted, %open_bit
+  %old = atomicrmw xchg ptr %state, i64 %new seq_cst, align 64
+  %sleepers = load atomic i32, ptr %sleepers_at seq_cst, align 4
+  %any = icmp ne i32 %sleepers, 0
+  br i1 %any, label %some_sleep, label %done
+some_sleep:
+  call void @wake(ptr %state, i64 %useful)
+  br label %done
+done:
+  ret void
+}}
+define internal void @start(ptr %state, i32 %wanted) {{
+entry:
+{_at("stop_at", layout.STOP)}{_at("sleepers_at", layout.SLEEPERS)}\
+{_at("workers_at", layout.WORKERS)}{initialise}\
+  store atomic i32 0, ptr %stop_at monotonic, align 4
+  store atomic i32 0, ptr %sleepers_at monotonic, align 4
+  store atomic i64 0, ptr %state release, align 64
+  br label %head
+head:
+  %index = phi i32 [ 0, %entry ], [ %next, %started ]
+  %more = icmp slt i32 %index, %wanted
+  br i1 %more, label %create, label %done
+create:
+  %next = add i32 %index, 1
+  %wide = zext i32 %index to i64
+  %thread = zext i32 %next to i64
+  %scaled = mul i64 %wide, {layout.THREAD_SIZE}
+  %offset = add i64 %scaled, {layout.THREADS}
+  %record = getelementptr i8, ptr %state, i64 %offset
+  %record_state = getelementptr i8, ptr %record, i64 8
+  %record_thread = getelementptr i8, ptr %record, i64 16
+  store ptr %state, ptr %record_state, align 8
+  store i64 %thread, ptr %record_thread, align 8
+  %error = call i32 @pthread_create(ptr %record, ptr null, ptr @worker, ptr %record)
+  %good = icmp eq i32 %error, 0
+  br i1 %good, label %started, label %done
+started:
+  br label %head
+done:
+  store i32 %index, ptr %workers_at, align 4
+  ret void
+}}
+define internal void @stop(ptr %state) {{
+entry:
+{_at("stop_at", layout.STOP)}{_at("workers_at", layout.WORKERS)}\
+  store atomic i32 1, ptr %stop_at release, align 4
+  call void @publish(ptr %state, i64 0, i64 2147483647)
+  %workers = load i32, ptr %workers_at, align 4
+  store i32 0, ptr %workers_at, align 4
+  br label %head
+head:
+  %index = phi i32 [ 0, %entry ], [ %next, %join ]
+  %more = icmp slt i32 %index, %workers
+  br i1 %more, label %join, label %done
+join:
+  %wide = zext i32 %index to i64
+  %scaled = mul i64 %wide, {layout.THREAD_SIZE}
+  %offset = add i64 %scaled, {layout.THREADS}
+  %record = getelementptr i8, ptr %state, i64 %offset
+  %handle = load i64, ptr %record, align 8
+  %error = call i32 @pthread_join(i64 %handle, ptr null)
+  %next = add i32 %index, 1
+  br label %head
+done:
+  ret void
+}}
+"""
+
+
+_INLINE_LOOP = """\
+  br label %inline_head
+inline_head:
+  %chunk = phi i64 [ 0, %INLINE ], [ %next_chunk, %inline_body ]
+  %left = icmp slt i64 %chunk, %chunks
+  br i1 %left, label %inline_body, label %inline_done
+inline_body:
+  call void %function(ptr %arguments, i64 %chunk, i64 0)
+  %next_chunk = add i64 %chunk, 1
+  br label %inline_head
+inline_done:
+  ret void
+"""
+
+_INLINE_ONLY = f"""
+define internal void @start(ptr %state, i32 %wanted) {{
+  ret void
+}}
+define internal void @stop(ptr %state) {{
+  ret void
+}}
+define internal void @run(ptr %state, ptr %function, ptr %arguments, i64 %chunks) {{
+entry:
+{_INLINE_LOOP.replace("%INLINE", "%entry")}}}
+"""
+
+
+def _run(platform: Platform) -> str:
+    layout = StateLayout
+    return f"""
+define internal void @run(ptr %state, ptr %function, ptr %arguments, i64 %chunks) {{
+entry:
+{_at("workers_at", layout.WORKERS)}\
+  %workers = load i32, ptr %workers_at, align 4
+  %alone = icmp eq i32 %workers, 0
+  %single = icmp slt i64 %chunks, 2
+  %inline = or i1 %alone, %single
+  br i1 %inline, label %by_itself, label %together
+by_itself:
+{_INLINE_LOOP.replace("%INLINE", "%by_itself")}\
+together:
+{_at("function_at", layout.FUNCTION)}{_at("arguments_at", layout.ARGUMENTS)}\
+{_at("chunks_at", layout.CHUNKS)}{_at("next_at", layout.NEXT_CHUNK)}\
+  store ptr %function, ptr %function_at, align 8
+  store ptr %arguments, ptr %arguments_at, align 8
+  store i64 %chunks, ptr %chunks_at, align 8
+  store atomic i64 0, ptr %next_at monotonic, align 8
+  %useful = sub i64 %chunks, 1
+  %few = icmp slt i64 %useful, 2147483647
+  %count = select i1 %few, i64 %useful, i64 2147483647
+  call void @publish(ptr %state, i64 2147483648, i64 %count)
+  call void @work(ptr %state, i64 0)
+  %closed = atomicrmw and ptr %state, i64 -2147483649 acq_rel, align 64
+  br label %look
+look:
+  %turn = phi i64 [ 0, %together ], [ %next_turn, %pause ], [ 0, %yield ]
+  %word = load atomic i64, ptr %state acquire, align 64
+  %active = and i64 %word, 2147483647
+  %finished = icmp eq i64 %active, 0
+  br i1 %finished, label %done, label %busy
+busy:
+  %next_turn = add i64 %turn, 1
+  ; A worker may have been preempted: do not keep its processor from it.
+  %patient = icmp ult i64 %next_turn, 20000
+  br i1 %patient, label %pause, label %yield
+pause:
+  {platform.pause[1]}
+  br label %look
+yield:
+  %yielded = call i32 @sched_yield()
+  br label %look
+done:
+  ret void
+}}
+"""
+
+
+def _entry(name: str, parameters: str, needs_started: int, body: str) -> str:
+    """An exported function: takes the caller's flag, checks that threads run (or do not), does `body`."""
+    return f"""
+define i32 @{name}(ptr %state{parameters}) {{
+enter:
+{_at("caller_at", StateLayout.CALLER)}{_at("started_at", StateLayout.STARTED)}\
+  %taken = cmpxchg ptr %caller_at, i32 0, i32 1 acquire monotonic, align 4
+  %mine = extractvalue {{ i32, i1 }} %taken, 1
+  br i1 %mine, label %check, label %busy
+busy:
+  ret i32 {BUSY}
+check:
+  %started = load i32, ptr %started_at, align 4
+  %ready = icmp eq i32 %started, {needs_started}
+  br i1 %ready, label %body, label %leave
+{body}\
+leave:
+  %result = phi i32 [ {STOPPED if needs_started else DONE}, %check ], [ {DONE}, %body_end ]
+  store atomic i32 0, ptr %caller_at release, align 4
+  ret i32 %result
+}}
+"""
+
+
+_ENTRIES = (
+    _entry("pool_start", ", i32 %wanted", 0, """\
+body:
+  call void @start(ptr %state, i32 %wanted)
+  store i32 1, ptr %started_at, align 4
+  br label %body_end
+body_end:
+  br label %leave
+""")
+    + _entry("pool_stop", "", 1, """\
+body:
+  call void @stop(ptr %state)
+  store i32 0, ptr %started_at, align 4
+  br label %body_end
+body_end:
+  br label %leave
+""")
+    + _entry("pool_launch", ", ptr %record", 1, """\
+body:
+  %chunks_at = getelementptr i8, ptr %record, i64 8
+  %words = getelementptr i8, ptr %record, i64 16
+  %function = load ptr, ptr %record, align 8
+  %chunks = load i64, ptr %chunks_at, align 8
+  call void @run(ptr %state, ptr %function, ptr %words, i64 %chunks)
+  br label %body_end
+body_end:
+  br label %leave
+""")
+    + _entry("pool_replay", ", ptr %records, i64 %count", 1, """\
+body:
+  br label %head
+head:
+  %index = phi i64 [ 0, %body ], [ %next, %one ]
+  %more = icmp slt i64 %index, %count
+  br i1 %more, label %one, label %body_end
+one:
+  %function_at = getelementptr { ptr, ptr, i64 }, ptr %records, i64 %index
+  %words_at = getelementptr { ptr, ptr, i64 }, ptr %records, i64 %index, i32 1
+  %chunks_at = getelementptr { ptr, ptr, i64 }, ptr %records, i64 %index, i32 2
+  %function = load ptr, ptr %function_at, align 8
+  %words = load ptr, ptr %words_at, align 8
+  %chunks = load i64, ptr %chunks_at, align 8
+  call void @run(ptr %state, ptr %function, ptr %words, i64 %chunks)
+  %next = add i64 %index, 1
+  br label %head
+body_end:
+  br label %leave
+""")
+)  # fmt: skip
