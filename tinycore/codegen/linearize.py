@@ -1,0 +1,524 @@
+"""Kernel to program: place every value in the loop nest and write the nest down as a list.
+
+A kernel is an expression over RANGEs. A node belongs to the innermost loop that it depends on, so
+invariants (loads and whole reductions too) leave the loops by construction; softmax becomes one nest with
+three inner loops. Ranges bound to lanes open no loop: a node that depends on a `vector` range is one value
+with lanes, and one that depends on `unroll` ranges is one value for each of their combinations. Values stay
+shaped; nothing is scalarised and put together again.
+
+Addresses are sums of products. Unrolled ranges only change their constant term, so that all copies of a
+load share one base, and a range of stride 1 makes a contiguous vector load.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from tinycore.codegen.affine import Affine, affine
+from tinycore.errors import CompileError
+from tinycore.ir import DType, Target, UOp, dtypes, ops
+from tinycore.ir.ops import Op
+
+LOOP_KINDS = frozenset({"loop", "ordered", "reduce"})
+GRID_KINDS = frozenset({"global", "local"})
+Environment = tuple[tuple[UOp, int], ...]
+"""Values of the unroll ranges, sorted by range id."""
+
+TRUE = UOp.const(dtypes.bool_, True)
+
+
+def linearize(kernel: UOp, target: Target, index_dtype: DType) -> UOp:
+    """The LINEAR node of a kernel. `index_dtype` is the machine dtype of address arithmetic."""
+    return _Linearizer(target, index_dtype).run(kernel)
+
+
+@dataclass(eq=False)
+class _Block:
+    """One open loop: what was put into it so far."""
+
+    kernel_range: UOp | None
+    opening: UOp | None
+    items: list[UOp | _Block] = field(default_factory=list)
+    placed: set[UOp] = field(default_factory=set)
+    values: dict[tuple[UOp, Environment], UOp] = field(default_factory=dict)
+    barrier: bool = False
+
+
+def _kind(node: UOp) -> str:
+    return str(node.arg[1])
+
+
+def _id(node: UOp) -> int:
+    return int(node.arg[0])
+
+
+def _loops(ranges: Iterable[UOp]) -> list[UOp]:
+    """Those ranges that are real loops, outermost first."""
+    return sorted((node for node in ranges if _kind(node) in LOOP_KINDS), key=_id)
+
+
+class _Linearizer:
+    """The state of one linearization: the path of open loops and what has been placed in each."""
+
+    def __init__(self, target: Target, index_dtype: DType) -> None:
+        self.target = target
+        self.index_dtype = index_dtype
+        self.path: list[_Block] = [_Block(None, None)]
+        self.depth: dict[UOp, int] = {}
+        self.range_depth: dict[UOp, int] = {}
+        self.opened = itertools.count()
+        self.accumulators = itertools.count()
+        self.written: frozenset[UOp] = frozenset()
+        self.unrolls: dict[UOp, tuple[UOp, ...]] = {}
+
+    def run(self, kernel: UOp) -> UOp:
+        """Statements in order, then the nest as one flat list."""
+        self.written = frozenset(
+            node.src[0] for node in kernel.toposort() if node.op is ops.STORE and node.src[0].op is ops.PARAM
+        )
+        self._open_grid(kernel)
+        for statement in kernel.src:
+            self._statement(statement, ())
+        self._close_to(0)
+        flat: list[UOp] = []
+        _flatten(self.path[0], flat)
+        return UOp(ops.LINEAR, dtypes.void, tuple(flat), kernel.arg)
+
+    def _open_grid(self, kernel: UOp) -> None:
+        """Grid and work-item ids are read once, at the top."""
+        grid = [node for node in kernel.toposort() if node.op is ops.RANGE and _kind(node) in GRID_KINDS]
+        for kind in ("global", "local"):
+            for axis, node in enumerate(sorted((n for n in grid if _kind(n) == kind), key=_id)):
+                bound = self._value(node.src[0], ())
+                value = UOp(ops.RANGE, self.index_dtype, (bound,), (axis, kind))
+                self._place(value, 0)
+                self.path[0].values[node, ()] = value
+
+    # --- loops --------------------------------------------------------------------------------------------
+
+    def _enter(self, loops: Sequence[UOp]) -> None:
+        """Open loops inside the innermost one."""
+        for kernel_range in loops:
+            bound = self._value(kernel_range.src[0], ())
+            opening = UOp(ops.RANGE, self.index_dtype, (bound,), (next(self.opened), _kind(kernel_range)))
+            self.path.append(_Block(kernel_range, opening))
+            self.depth[opening] = self.range_depth[kernel_range] = len(self.path) - 1
+
+    def _close_to(self, depth: int) -> None:
+        """Close loops until `depth` of them are open."""
+        while len(self.path) > depth + 1:
+            block = self.path.pop()
+            assert block.kernel_range is not None and block.opening is not None
+            if block.barrier:  # what was staged must not be overwritten while others still read it
+                block.items.append(UOp(ops.BARRIER, dtypes.void, (block.opening,)))
+            del self.range_depth[block.kernel_range], self.depth[block.opening]
+            for node in block.placed:
+                self.depth.pop(node, None)
+            self.path[-1].items.append(block)
+
+    def _home(self, ranges: Iterable[UOp]) -> int:
+        """Depth of the innermost open loop among these ranges."""
+        depths = [self.range_depth[node] for node in ranges if node in self.range_depth]
+        return max(depths, default=0)
+
+    def _place(self, node: UOp, depth: int | None = None) -> UOp:
+        """List a value in the innermost loop of its operands (or at a given depth), once."""
+        if depth is None:
+            depth = max([self.depth.get(operand, 0) for operand in node.src], default=0)
+        block = self.path[depth]
+        if node not in block.placed:
+            block.items.append(node)
+            block.placed.add(node)
+            self.depth[node] = depth
+        return node
+
+    # --- statements ---------------------------------------------------------------------------------------
+
+    def _statement(self, node: UOp, environment: Environment) -> UOp:
+        """STORE, END(STORE, ranges) and BARRIER(statement); answers the program node that orders later reads."""
+        if node.op is ops.STORE:
+            self._nest(_loops(node.ranges))
+            return self._store(node)
+        if node.op is ops.END:
+            depth = self._home(node.ranges)
+            kept = self._suspend(depth)
+            self._enter(_loops(node.src[1:]))
+            result = self._store(node.src[0])
+            self._close_to(depth)
+            self._resume(kept)
+            return result
+        if node.op is ops.BARRIER:
+            depth = self._home(node.ranges)
+            stores = tuple([self._statement(statement, environment) for statement in node.src])
+            self.path[depth].barrier = depth > 0
+            return self._place(UOp(ops.BARRIER, dtypes.void, stores), depth)
+        raise CompileError(f"{node.op.name} is not a statement of a kernel", where=repr(node))
+
+    def _suspend(self, depth: int) -> list[_Block]:
+        """Set aside the loops inside `depth`, so that a sibling loop can be written before them."""
+        kept = self.path[depth + 1 :]
+        del self.path[depth + 1 :]
+        for block in kept:
+            assert block.kernel_range is not None
+            del self.range_depth[block.kernel_range]
+        return kept
+
+    def _resume(self, kept: list[_Block]) -> None:
+        for block in kept:
+            assert block.kernel_range is not None
+            self.path.append(block)
+            self.range_depth[block.kernel_range] = len(self.path) - 1
+
+    def _nest(self, loops: Sequence[UOp]) -> None:
+        """Open exactly these loops, keeping those outer ones that are open already."""
+        shared = 0
+        while shared < min(len(loops), len(self.path) - 1) and (
+            self.path[shared + 1].kernel_range is loops[shared]
+        ):
+            shared += 1
+        self._close_to(shared)
+        self._enter(loops[shared:])
+
+    def _store(self, node: UOp) -> UOp:
+        """All copies of a store, in the innermost open loop; their operands come first."""
+        pieces = [self._store_operands(node, environment) for environment in self._environments(node)]
+        block, depth = self.path[-1], len(self.path) - 1
+        for piece in pieces:
+            statement = UOp(ops.STORE, dtypes.void, piece)
+            block.items.append(statement)
+            block.placed.add(statement)
+            self.depth[statement] = depth
+        return statement
+
+    def _store_operands(self, node: UOp, environment: Environment) -> tuple[UOp, ...]:
+        buffer = self._value(node.src[0], environment)
+        position, lanes = self._address(node.src[1], environment)
+        value = self._value(node.src[2], environment)
+        gate = self._value(node.src[3], environment)
+        if lanes > 1 or position.shape:
+            value = self._splat(value, lanes if lanes > 1 else int(position.shape[0]))  # type: ignore[arg-type]
+        if gate.is_const and not gate.shape:
+            return buffer, position, value, gate
+        if value.shape and gate.shape != value.shape:
+            gate = self._splat(gate, int(value.shape[0]))  # type: ignore[arg-type]
+        return buffer, position, value, gate
+
+    # --- values -------------------------------------------------------------------------------------------
+
+    def _unrolled(self, node: UOp) -> tuple[UOp, ...]:
+        found = self.unrolls.get(node)
+        if found is None:
+            found = tuple(sorted((r for r in node.ranges if _kind(r) == "unroll"), key=_id))
+            self.unrolls[node] = found
+        return found
+
+    def _environments(self, node: UOp) -> list[Environment]:
+        """Every combination of the unroll ranges that a node depends on."""
+        unrolled = self._unrolled(node)
+        bounds = [range(_const(r.src[0])) for r in unrolled]
+        return [tuple(zip(unrolled, values, strict=True)) for values in itertools.product(*bounds)]
+
+    def _restrict(self, node: UOp, environment: Environment) -> Environment:
+        unrolled = self._unrolled(node)
+        if len(unrolled) == len(environment):
+            return environment
+        return tuple([pair for pair in environment if pair[0] in unrolled])
+
+    def _value(self, root: UOp, environment: Environment) -> UOp:
+        """The program node of a kernel node; operands first, without recursion over elementwise depth."""
+        stack = [root]
+        result = root
+        while stack:
+            node = stack[-1]
+            env = self._restrict(node, environment)
+            block = self.path[self._home(node.ranges)]
+            known = block.values.get((node, env))
+            if known is None:
+                missing = [s for s in self._direct(node) if not self._known(s, environment)]
+                if missing:
+                    stack.extend(missing)
+                    continue
+                known = self._build(node, env)
+                if not self._volatile(node):
+                    self.path[self._home(node.ranges)].values[node, env] = known
+            result = known
+            stack.pop()
+        return result
+
+    def _known(self, node: UOp, environment: Environment) -> bool:
+        block = self.path[self._home(node.ranges)]
+        return (node, self._restrict(node, environment)) in block.values
+
+    def _volatile(self, node: UOp) -> bool:
+        """Whether a load may see another value next time: the kernel writes its buffer."""
+        return node.op is ops.LOAD and node.src[0] in self.written
+
+    def _direct(self, node: UOp) -> tuple[UOp, ...]:
+        """Operands that are plain values and that `_build` would otherwise reach by recursion."""
+        if not node.op.elementwise or (node.dtype is dtypes.index and node.op in _AFFINE):
+            return ()
+        return tuple([s for s in node.src if s.op.elementwise and not self._volatile(s)])
+
+    def _build(self, node: UOp, environment: Environment) -> UOp:
+        op = node.op
+        if op is ops.CONST:
+            return UOp(op, self._dtype(node), (), node.arg)
+        if op in (ops.PARAM, ops.VARIABLE):
+            return node if op is ops.PARAM else UOp(op, self.index_dtype, (), node.arg)
+        if op is ops.RANGE:
+            return self._range(node, environment)
+        if op is ops.LOAD:
+            return self._load(node, environment)
+        if op is ops.REDUCE:
+            self._reduce(node)
+            return self.path[self._home(node.ranges)].values[node, environment]
+        if op is ops.SCRATCH:
+            return self._place(node, 0)
+        if op is ops.AFTER:
+            statements = tuple([self._statement(s, environment) for s in node.src[1:]])
+            depth = max([self.depth.get(s, 0) for s in statements], default=0)
+            depth = min(depth, self._home(node.ranges))
+            return self._place(UOp(op, node.dtype, (self._value(node.src[0], environment), *statements)), depth)
+        if node.dtype is dtypes.index and op in _AFFINE:
+            base, lanes = self._affine_value(node, environment)
+            return self._with_lanes(base, *lanes) if lanes else base
+        return self._elementwise(node, environment)
+
+    def _dtype(self, node: UOp) -> DType:
+        return self.index_dtype if node.dtype is dtypes.index else node.dtype
+
+    def _range(self, node: UOp, environment: Environment) -> UOp:
+        kind = _kind(node)
+        if kind == "unroll":
+            return UOp.const(self.index_dtype, dict(environment)[node])
+        if kind == "vector":
+            return UOp(ops.IOTA, self.index_dtype, (), _const(node.src[0]))
+        if kind in GRID_KINDS:
+            return self.path[0].values[node, ()]
+        if node not in self.range_depth:
+            raise CompileError("a range is used outside its loop", where=repr(node))
+        opening = self.path[self.range_depth[node]].opening
+        assert opening is not None
+        return opening
+
+    def _elementwise(self, node: UOp, environment: Environment) -> UOp:
+        src = [self._value(operand, environment) for operand in node.src]
+        lanes = max([int(s.shape[0]) for s in src if s.shape], default=0)  # type: ignore[arg-type]
+        if lanes:
+            src = [self._splat(s, lanes) for s in src]
+        dtype = self._dtype(node)
+        if node.op is ops.CAST and src[0].dtype is dtype:
+            return src[0]
+        return self._place(UOp(node.op, dtype, tuple(src), node.arg))
+
+    def _splat(self, value: UOp, lanes: int) -> UOp:
+        if value.shape:
+            return value
+        if value.is_const:
+            return UOp.from_bits(value.dtype, value.arg[0], (lanes,))
+        return self._place(UOp(ops.SPLAT, value.dtype, (value,), lanes))
+
+    # --- addresses ----------------------------------------------------------------------------------------
+
+    def _affine_value(self, node: UOp, environment: Environment) -> tuple[UOp, tuple[int, int] | None]:
+        """An index expression as (base, (stride, lanes) of the vector range in it or None)."""
+        form = affine(node)
+        constant = form.constant
+        lanes: tuple[int, int] | None = None
+        terms: list[tuple[UOp, int]] = []
+        values = dict(environment)
+        for atom, factor in form.terms:
+            if atom in values:
+                constant += factor * values[atom]
+            elif atom.op is ops.RANGE and _kind(atom) == "vector":
+                lanes = factor, _const(atom.src[0])
+            else:
+                terms.append((atom, factor))
+        base = self._sum(Affine(tuple(terms), 0), environment)
+        if constant or base is None:
+            offset = UOp.const(self.index_dtype, constant)
+            if base is None:
+                base = offset
+            elif base.shape:
+                base = self._place(UOp(ops.ADD, self.index_dtype, (base, self._splat(offset, int(base.shape[0])))))  # type: ignore[arg-type]
+            else:
+                base = self._place(UOp(ops.ADD, self.index_dtype, (base, offset)))
+        if lanes and base.shape:  # another atom has lanes of its own: one value with lanes
+            return self._with_lanes(base, *lanes), None
+        return base, lanes
+
+    def _sum(self, form: Affine, environment: Environment) -> UOp | None:
+        """Terms added from the outermost loop inwards, so that partial sums leave the loops."""
+        emitted: list[tuple[int, int, UOp]] = []
+        for order, (atom, factor) in enumerate(form.terms):
+            value = self._value(atom, environment)
+            if factor != 1:
+                constant: UOp = UOp.const(self.index_dtype, factor)
+                if value.shape:
+                    constant = self._splat(constant, int(value.shape[0]))  # type: ignore[arg-type]
+                value = self._place(UOp(ops.MUL, self.index_dtype, (value, constant)))
+            emitted.append((self.depth.get(value, 0) + (1000 if value.shape else 0), order, value))
+        result: UOp | None = None
+        for _, _, value in sorted(emitted, key=lambda item: item[:2]):
+            if result is None:
+                result = value
+                continue
+            if value.shape and not result.shape:
+                result = self._splat(result, int(value.shape[0]))  # type: ignore[arg-type]
+            result = self._place(UOp(ops.ADD, self.index_dtype, (result, value)))
+        return result
+
+    def _with_lanes(self, base: UOp, stride: int, lanes: int) -> UOp:
+        iota: UOp = UOp(ops.IOTA, self.index_dtype, (), lanes)
+        if stride != 1:
+            iota = self._place(UOp(ops.MUL, self.index_dtype, (iota, UOp.const(self.index_dtype, stride, (lanes,)))))
+        return self._place(UOp(ops.ADD, self.index_dtype, (self._splat(base, lanes), iota)))
+
+    def _address(self, node: UOp, environment: Environment) -> tuple[UOp, int]:
+        """Where to load or store: (scalar start, lanes) for neighbours, (index with lanes, 1) to gather."""
+        base, lanes = self._affine_value(node, environment)
+        if lanes is None:
+            return base, 1
+        stride, count = lanes
+        if stride == 1:
+            return base, count
+        if stride == 0:
+            return base, 1
+        return self._with_lanes(base, stride, count), 1
+
+    def _load(self, node: UOp, environment: Environment) -> UOp:
+        buffer = self._value(node.src[0], environment)
+        position, lanes = self._address(node.src[1], environment)
+        gate = self._value(node.src[2], environment)
+        if gate.shape and lanes == 1 and not position.shape:
+            position = self._splat(position, int(gate.shape[0]))  # type: ignore[arg-type]
+        if not gate.is_const and not gate.shape and (lanes > 1 or position.shape):
+            gate = self._splat(gate, lanes if lanes > 1 else int(position.shape[0]))  # type: ignore[arg-type]
+        load = UOp(ops.LOAD, node.dtype, (buffer, position, gate), lanes)
+        if self._volatile(node):
+            depth = len(self.path) - 1
+            self.path[depth].items.append(load)
+            self.path[depth].placed.add(load)
+            self.depth[load] = depth
+            return load
+        return self._place(load)
+
+    # --- reductions ---------------------------------------------------------------------------------------
+
+    def _reduce(self, node: UOp) -> None:
+        """One loop nest for all copies of a reduction; the results are known to its block afterwards."""
+        op: Op = node.arg[0]
+        consumed = node.src[1:]
+        loops = _loops(consumed)
+        copies = sorted((r for r in consumed if _kind(r) == "unroll"), key=_id)
+        lanes = [_const(r.src[0]) for r in consumed if _kind(r) == "vector"]
+        depth = self._home(node.ranges)
+        environments = self._environments(node)
+        inner = [
+            tuple(zip(copies, values, strict=True))
+            for values in itertools.product(*[range(_const(r.src[0])) for r in copies])
+        ]
+        # Few results: each copy keeps its own accumulator, to hide the latency of the operation.
+        separate = len(environments) < 8 and len(inner) > 1
+        kept = self._suspend(depth)
+        width = lanes[0] if lanes else self._free_lanes(node)
+        start = UOp.const(node.dtype, identity(op, node.dtype), (width,) if width else ())
+        accumulators = {
+            (env, copy if separate else ()): self._place(
+                UOp(ops.ACCUMULATOR, node.dtype, (start,), next(self.accumulators)), depth
+            )
+            for env in environments
+            for copy in (inner if separate else [()])
+        }
+        self._enter(loops)
+        for copy in inner:
+            for env in environments:
+                both = tuple(sorted(env + copy, key=lambda pair: _id(pair[0])))
+                accumulator = accumulators[env, copy if separate else ()]
+                self._accumulate(op, node.src[0], accumulator, both, width)
+        innermost = self.path[-1].opening if loops else None
+        self._close_to(depth)
+        for env in environments:
+            parts = [
+                self._place(self._final(accumulators[env, copy], innermost), depth)
+                for copy in (inner if separate else [()])
+            ]
+            result = self._combine(op, parts, depth)
+            if lanes:
+                result = self._place(UOp(ops.LANE_REDUCE, node.dtype, (result,), op), depth)
+            self.path[depth].values[node, env] = result
+        self._resume(kept)
+
+    def _final(self, accumulator: UOp, loop: UOp | None) -> UOp:
+        after = (UOp(ops.END, dtypes.void, (loop,)),) if loop is not None else ()
+        return UOp(ops.AFTER, accumulator.dtype, (accumulator, *after))
+
+    def _combine(self, op: Op, parts: list[UOp], depth: int) -> UOp:
+        """Pairwise, so that the additions do not wait for one another."""
+        while len(parts) > 1:
+            pairs = [parts[i : i + 2] for i in range(0, len(parts), 2)]
+            parts = [
+                self._place(UOp(op, pair[0].dtype, tuple(pair)), depth) if len(pair) == 2 else pair[0] for pair in pairs
+            ]
+        return parts[0]
+
+    def _accumulate(self, op: Op, value: UOp, accumulator: UOp, environment: Environment, width: int) -> None:
+        depth = len(self.path) - 1
+        fused = op is ops.ADD and value.op is ops.MUL and value.dtype.is_float and self.target.has(ops.FMA)
+        if fused:  # the order of a reduction is unspecified, and so is its rounding
+            parts = [self._value(operand, environment) for operand in value.src]
+        else:
+            parts = [self._value(value, environment)]
+        if width:
+            parts = [self._splat(part, width) for part in parts]
+        src = (*parts, accumulator) if fused else (accumulator, *parts)
+        step = self._place(UOp(ops.FMA if fused else op, accumulator.dtype, src), depth)
+        update = UOp(ops.UPDATE, dtypes.void, (accumulator, step))
+        self.path[depth].items.append(update)
+
+    def _free_lanes(self, node: UOp) -> int:
+        vectors = [r for r in node.ranges if _kind(r) == "vector"]
+        if len(vectors) > 1:
+            raise CompileError("a value depends on two vector ranges", where=repr(node))
+        return _const(vectors[0].src[0]) if vectors else 0
+
+
+_AFFINE = frozenset({ops.ADD, ops.SUB, ops.MUL, ops.NEG})
+
+
+def _const(node: UOp) -> int:
+    if not node.is_const:
+        raise CompileError("a range bound to lanes needs a constant bound", where=repr(node))
+    return int(node.arg[0])
+
+
+def identity(op: Op, dtype: DType) -> bool | int | float:
+    """The value that leaves the other operand of a monoid alone.
+
+    >>> identity(ops.MAX, dtypes.float32), identity(ops.MUL, dtypes.int8), identity(ops.AND, dtypes.uint8)
+    (-inf, 1, 255)
+    """
+    if op.identity == "zero":
+        return 0
+    if op.identity == "one":
+        return 1
+    if op.identity == "min":
+        return dtype.min
+    if op.identity == "max":
+        return dtype.max
+    if op.identity == "ones":
+        return dtype.max if dtype.kind in ("bool", "uint") else -1
+    raise CompileError(f"{op.name} is not a monoid")
+
+
+def _flatten(block: _Block, out: list[UOp]) -> None:
+    for item in block.items:
+        if isinstance(item, _Block):
+            assert item.opening is not None
+            out.append(item.opening)
+            _flatten(item, out)
+            out.append(UOp(ops.END, dtypes.void, (item.opening,)))
+        else:
+            out.append(item)
