@@ -7,6 +7,7 @@ knows about and nothing else:
     TinycoreError
     ├── ShapeError            shapes do not fit (also a ValueError)
     ├── DTypeError            dtypes do not fit (also a TypeError)
+    ├── DeviceError           tensors on different devices, or out of device memory
     ├── BindingError          a symbolic dimension has no value, or two values
     ├── VerifyError           a graph breaks the rules of its level
     ├── InterpretError        the interpreter was given something that has no meaning
@@ -65,6 +66,10 @@ class DTypeError(TinycoreError, TypeError):
 
 class BindingError(TinycoreError, ValueError):
     """A symbolic dimension has no value, a value out of its range, or two values at once."""
+
+
+class DeviceError(TinycoreError, RuntimeError):
+    """Tensors of one operation are on different devices, or a device is out of memory."""
 
 
 class VerifyError(TinycoreError):
