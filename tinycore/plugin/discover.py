@@ -122,8 +122,8 @@ def _examine(entry: EntryPoint, distribution: Distribution) -> Plugin:
         place = f" ({error.where})" if error.where else ""
         return plugin.failed(error.what + place, error.hint)
     plugin = replace(plugin, manifest=manifest)
-    if reason := versions.mismatch(manifest.api, manifest.uop_spec):
-        return plugin.failed(reason, versions.remedy(manifest.api, manifest.uop_spec, name))
+    if unfit := versions.mismatch(manifest.api, manifest.uop_spec):
+        return plugin.failed(unfit, versions.remedy(manifest.api, manifest.uop_spec, name))
     if missing := [rules.file for rules in manifest.rules if not (root / rules.file).is_file()]:
         return plugin.failed(
             f"its rule file {missing[0]!r} is missing", f"pip install --force-reinstall {name}"

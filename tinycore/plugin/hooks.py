@@ -122,7 +122,7 @@ class Hooks:
 
     def _manager(self, plugin: Plugin) -> pluggy.PluginManager | None:
         if plugin.id not in self._managers:
-            # Before the import: a plugin that asks again while it is being imported finds nothing, not itself.
+            # Set before the import, so that a plugin which asks again while being imported finds nothing.
             self._managers[plugin.id] = None
             hooks = plugin.manifest.hooks if plugin.manifest else None
             module = hooks.module if hooks else plugin.package

@@ -59,7 +59,9 @@ def _find_cycle(earlier: Mapping[str, set[str]], waiting: set[str]) -> list[str]
     path = [min(waiting)]
     while (step := min(earlier[path[-1]] & waiting)) not in path:
         path.append(step)
-    return [*reversed(path[path.index(step) :]), path[-1]]
+    cycle = path[path.index(step) :][::-1]
+    first = cycle.index(min(cycle))
+    return [*cycle[first:], *cycle[: first + 1]]
 
 
 def _sort_stage(passes: Sequence[OwnedPass], seed: int | None) -> tuple[PassSpec, ...]:

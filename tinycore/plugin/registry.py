@@ -146,8 +146,8 @@ def _compile_only(name: str, title: str) -> Any:
     raise BackendUnavailable(f"{name!r} compiles kernels and cannot run them yet", where=title, hint=hint)
 
 
-def _lazily(entry: str, *arguments: Any) -> Any:
-    return resolve(entry)(*arguments)
+def _lazily(entry: str, *arguments: Any, **options: Any) -> Any:
+    return resolve(entry)(*arguments, **options)
 
 
 def backend_spec(plugin: Plugin, entry: BackendEntry) -> BackendSpec:
