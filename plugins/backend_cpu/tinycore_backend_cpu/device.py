@@ -84,7 +84,8 @@ class NativeGraph:
             raise TinycoreError(
                 f"launch {position} of this graph runs {executable.signature.name}, not another"
             )
-        if len(launch.buffers) + len(launch.variables) != executable.words:
+        wanted = executable.signature
+        if (len(launch.buffers), len(launch.variables)) != (wanted.buffers, wanted.variables):
             raise executable.wrong_arguments(launch.buffers, launch.variables)
         start = self._offsets[position]
         for word, value in enumerate((*launch.buffers, *launch.variables), start):
