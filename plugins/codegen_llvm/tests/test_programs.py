@@ -1,0 +1,239 @@
+"""Whole programs, run in this process and compared with numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tinycore.errors import CompileError
+from tinycore.ir import UOp, dtypes, ops
+from tinycore_codegen_llvm import CPU, render
+from tinycore_codegen_llvm.machine import Machine
+
+
+def vector_add(lines, kit, size, lanes=16):
+    """out = x * 2 + y with a masked tail: 3 buffers."""
+    x, y, out = (lines.buffer(slot, dtypes.float32, size) for slot in range(3))
+    block = lines.range(-(-size // lanes), "global")
+    start = block * lanes
+    inside = kit.splat(start, lanes) + kit.iota(lanes)
+    gate = inside < kit.integer(size).const_like(size).replace(arg=(size, (lanes,)))
+    a, b = lines.load(x, start, lanes, gate), lines.load(y, start, lanes, gate)
+    lines.store(out, start, a * UOp.const(dtypes.float32, 2.0, (lanes,)) + b, gate)
+    return lines.program(grid=(-(-size // lanes),))
+
+
+@pytest.mark.parametrize("size", [1, 16, 37])
+def test_elementwise_with_a_masked_tail(lines, kit, size):
+    program = vector_add(lines, kit, size)
+    x, y = np.random.default_rng(0).normal(size=(2, size)).astype(np.float32)
+    memory = np.full(size + 64, 7, np.float32)
+    out = memory[32 : 32 + size]
+    kit.execute(program, x, y, out, chunks=program.grid[0])
+    np.testing.assert_array_equal(out, x * 2 + y)
+    assert (memory[:32] == 7).all() and (memory[32 + size :] == 7).all()
+
+
+def matmul(lines, m, n, k, lanes=8, rows=4):
+    """A register tile of `rows` times `lanes`, accumulators in the k loop, inside loops over the tiles."""
+    a, b, c = (lines.buffer(slot, dtypes.float32) for slot in range(3))
+    i, j = lines.range(m // rows), lines.range(n // lanes)
+    zero = UOp.const(dtypes.float32, 0.0, (lanes,))
+    accumulators = [lines.accumulator(zero) for _ in range(rows)]
+    kk = lines.range(k, "reduce")
+    right = lines.load(b, kk * n + j * lanes, lanes)
+    for row, accumulator in enumerate(accumulators):
+        left = lines.load(a, (i * (rows * k) + kk) + row * k)
+        wide = lines.add(UOp(ops.SPLAT, dtypes.float32, (left,), lanes))
+        lines.update(accumulator, UOp(ops.FMA, dtypes.float32, (wide, right, accumulator)))
+    end = lines.end(kk)
+    for row, accumulator in enumerate(accumulators):
+        lines.store(c, (i * (rows * n) + j * lanes) + row * n, lines.after(accumulator, end))
+    lines.end(j)
+    lines.end(i)
+    return lines.program("matmul")
+
+
+def test_matmul_with_accumulators_in_nested_loops(lines, kit):
+    program = matmul(lines, 8, 24, 5)
+    a, b = np.random.default_rng(0).normal(size=(8, 5)), np.random.default_rng(1).normal(size=(5, 24))
+    a, b, c = a.astype(np.float32), b.astype(np.float32), np.zeros((8, 24), np.float32)
+    np.testing.assert_allclose(kit.execute(program, a, b, c), a @ b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_register_tile_stays_in_registers(lines):
+    program = matmul(lines, 32, 64, 512, lanes=16, rows=8)
+    text = render(program, CPU())
+    assert "alloca" not in text
+    assert text.count(" = phi <16 x float>") == 8  # one an accumulator, in the header of the k loop only
+    machine = Machine.host()
+    if "+avx512f" not in machine.features:
+        pytest.skip("the processor has no 512-bit vectors")
+    assembly = machine.assembly(text)
+    inner = max(assembly.split("# =>"), key=lambda block: block.count("vfmadd"))
+    assert inner.count("vfmadd231ps") == 8 and inner.count("%zmm") >= 8
+    assert "(%rsp)" not in inner
+
+
+def test_constant_displacements_share_one_address(lines):
+    x, out = (lines.buffer(slot, dtypes.float32) for slot in range(2))
+    i = lines.range(4)
+    first, second = lines.load(x, i * 4 + 1), lines.load(x, i * 4 + 3)
+    lines.store(out, i, first + second)
+    lines.end(i)
+    text = render(lines.program(), CPU())
+    assert text.count("mul i64") == 1 and "add i64 %mul" not in text
+    assert ", i64 1" in text and ", i64 3" in text
+
+
+def test_a_loop_that_may_run_zero_times(lines, kit):
+    out = lines.buffer(0, dtypes.float32, 1)
+    n = UOp.variable("n", 0, 100)
+    accumulator = lines.accumulator(UOp.const(dtypes.float32, 3.0))
+    bound = lines.add(UOp(ops.CAST, dtypes.int64, (n,)))
+    i = lines.range(bound, "reduce")
+    lines.update(accumulator, accumulator + i.cast(dtypes.float32))
+    end = lines.end(i)
+    lines.store(out, 0, lines.after(accumulator, end))
+    program = lines.program(variables=(n,))
+    for count in (0, 1, 5):
+        answer = kit.execute(program, np.zeros(1, np.float32), variables=(count,))
+        assert answer[0] == 3 + sum(range(count))
+
+
+def test_accumulators_of_nested_loops_start_anew(lines, kit):
+    """out[i] = sum of x[i, :], and the total of all rows in the last element."""
+    x, out = lines.buffer(0, dtypes.float32, 12), lines.buffer(1, dtypes.float32, 4)
+    total = lines.accumulator(UOp.const(dtypes.float32, 0.0))
+    i = lines.range(3)
+    row = lines.accumulator(UOp.const(dtypes.float32, 0.0))
+    j = lines.range(4, "reduce")
+    lines.update(row, row + lines.load(x, i * 4 + j))
+    inner = lines.after(row, lines.end(j))
+    lines.store(out, i, inner)
+    lines.update(total, total + inner)
+    lines.store(out, 3, lines.after(total, lines.end(i)))
+    values = np.arange(12, dtype=np.float32)
+    answer = kit.execute(lines.program(), values, np.zeros(4, np.float32))
+    np.testing.assert_array_equal(answer, [6, 22, 38, 66])
+
+
+def test_conditional_blocks_merge_accumulators(lines, kit):
+    """Counts the elements above zero, with a branch; stores only there."""
+    x, out = lines.buffer(0, dtypes.int32, 8), lines.buffer(1, dtypes.int32, 9)
+    count = lines.accumulator(UOp.const(dtypes.int32, 0))
+    i = lines.range(8)
+    value = lines.load(x, i)
+    condition = UOp(ops.IF, dtypes.void, (lines.add(value > 0),))
+    lines.again(condition)
+    lines.update(count, count + 1)
+    lines.store(out, i, value * 10)
+    lines.again(UOp(ops.ENDIF, dtypes.void, (condition,)))
+    lines.store(out, 8, lines.after(count, lines.end(i)))
+    values = np.array([3, -1, 0, 5, 7, -2, 1, -9], np.int32)
+    answer = kit.execute(lines.program(), values, np.full(9, -5, np.int32))
+    np.testing.assert_array_equal(answer, [*np.where(values > 0, values * 10, -5), 4])
+
+
+def test_the_same_node_listed_twice_reads_the_register_twice(lines, kit):
+    out = lines.buffer(0, dtypes.int32, 1)
+    count = lines.accumulator(UOp.const(dtypes.int32, 1))
+    doubled = lines.add(count + count)
+    lines.update(count, doubled)
+    lines.again(doubled)
+    lines.again(UOp(ops.UPDATE, dtypes.void, (count, doubled)))
+    lines.store(out, 0, lines.after(count))
+    assert kit.execute(lines.program(), np.zeros(1, np.int32))[0] == 4
+
+
+@pytest.mark.parametrize("lanes", [4, 16])
+def test_gather_and_scatter(lines, kit, lanes):
+    x, where, out = lines.buffer(0, dtypes.float32), lines.buffer(1, dtypes.int64), lines.buffer(2, dtypes.float32)
+    index = lines.load(where, 0, lanes)
+    gate = index.ne(UOp.const(dtypes.int64, 0, (lanes,)))
+    lines.store(out, index, lines.load(x, index, 1, gate) + UOp.const(dtypes.float32, 1.0, (lanes,)), gate)
+    values = np.random.default_rng(0).normal(size=lanes).astype(np.float32)
+    order = np.random.default_rng(1).permutation(lanes)
+    expected = np.where(np.arange(lanes) == 0, -1, values + 1).astype(np.float32)
+    answer = kit.execute(lines.program(), values, order, np.full(lanes, -1, np.float32))
+    np.testing.assert_array_equal(answer, expected)
+
+
+def test_guarded_loads_do_not_touch_memory(lines, kit):
+    """Scalar and neighbouring loads whose index is far outside when the guard is false."""
+    x, out = lines.buffer(0, dtypes.float32), lines.buffer(1, dtypes.float32)
+    i = lines.range(8)
+    gate = i < 3
+    far = lines.add(gate.where(kit.integer(0), kit.integer(1 << 40)) + i)
+    lines.store(out, i, lines.load(x, far, 1, gate))
+    lines.store(out, i * 4 + 8, lines.load(x, far, 4, gate))
+    lines.store(out, far, i.cast(dtypes.float32) + 100.0, gate & i.eq(2))
+    lines.end(i)
+    values = np.arange(1, 9, dtype=np.float32)
+    answer = kit.execute(lines.program(), values, np.full(40, -1, np.float32))
+    np.testing.assert_array_equal(answer[:8], [1, 2, 102, 0, 0, 0, 0, 0])
+    expected = np.zeros((8, 4), np.float32)
+    for row in range(3):
+        expected[row] = values[row : row + 4]
+    np.testing.assert_array_equal(answer[8:].reshape(8, 4), expected)
+
+
+def test_bools_are_bytes_in_memory(lines, kit):
+    x, out = lines.buffer(0, dtypes.bool_, 20), lines.buffer(1, dtypes.bool_, 20)
+    gate = (kit.iota(16)) < UOp.const(dtypes.int64, 12, (16,))
+    lines.store(out, 0, lines.load(x, 0, 16, gate) ^ UOp.const(dtypes.bool_, True, (16,)), gate)
+    lines.store(out, 19, lines.load(x, 19))
+    values = np.random.default_rng(0).integers(0, 2, 20).astype(bool)
+    answer = kit.execute(lines.program(), values, np.zeros(20, bool))
+    expected = np.concatenate([~values[:12], np.zeros(7, bool), values[19:]])
+    np.testing.assert_array_equal(answer, expected)
+
+
+def test_scratch_memory(lines, kit):
+    """Reverses 8 numbers by way of memory that the kernel owns."""
+    x, out = lines.buffer(0, dtypes.float32), lines.buffer(1, dtypes.float32)
+    scratch = UOp(ops.SCRATCH, dtypes.float32, (), ("private", 0, (8,)))
+    i = lines.range(8)
+    lines.again(UOp(ops.STORE, dtypes.void,
+                    (scratch, lines.add(kit.integer(7) - i), lines.load(x, i), kit.yes)))
+    end = lines.end(i)
+    full = UOp(ops.AFTER, dtypes.float32, (scratch, end))
+    lines.store(out, 0, lines.load(full, 0, 8))
+    values = np.arange(8, dtype=np.float32)
+    np.testing.assert_array_equal(kit.execute(lines.program(), values, np.zeros(8, np.float32)), values[::-1])
+
+
+def test_the_grid_is_unravelled_with_the_last_id_fastest(lines, kit):
+    out = lines.buffer(0, dtypes.int64)
+    n = UOp.variable("n", 1, 64)
+    ids = [lines.range(bound, "global") for bound in (2, lines.add(UOp(ops.CAST, dtypes.int64, (n,))), 5)]
+    wide = lines.add(UOp(ops.CAST, dtypes.int64, (n,)))
+    lines.store(out, (ids[0] * wide + ids[1]) * 5 + ids[2], ids[0] * 100 + ids[1] * 10 + ids[2])
+    program = lines.program(variables=(n,), grid=(2, n, 5))
+    answer = kit.execute(program, np.zeros(30, np.int64), variables=(3,), chunks=30)
+    expected = [a * 100 + b * 10 + c for a in range(2) for b in range(3) for c in range(5)]
+    np.testing.assert_array_equal(answer, expected)
+
+
+def test_what_is_not_used_is_not_written(lines):
+    x, out = lines.buffer(0, dtypes.float32), lines.buffer(1, dtypes.float32)
+    value = lines.load(x, 0)
+    lines.add(UOp(ops.SQRT, dtypes.float32, (value + 1.0,)))
+    lines.store(out, 0, value)
+    text = render(lines.program(), CPU())
+    assert "sqrt" not in text and "fadd" not in text
+
+
+def test_programs_without_meaning_are_refused(lines):
+    x, out = lines.buffer(0, dtypes.float32), lines.buffer(1, dtypes.float32)
+    i = lines.range(4)
+    value = lines.load(x, i)
+    with pytest.raises(CompileError, match="never closed"):
+        render(lines.program(), CPU())
+    lines.end(i)
+    lines.nodes.remove(value)
+    lines.again(UOp(ops.STORE, dtypes.void, (out, UOp.const(dtypes.int64, 0), value, UOp.const(dtypes.bool_, True))))
+    with pytest.raises(CompileError, match="used before it was computed"):
+        render(lines.program(), CPU())
+    lines.nodes[:] = [UOp(ops.RANGE, dtypes.int64, (UOp.const(dtypes.int64, 4),), (0, "vector"))]
+    with pytest.raises(CompileError, match="vector range"):
+        render(lines.program(), CPU())
