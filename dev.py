@@ -86,7 +86,8 @@ def task_demo(arguments: Sequence[str]) -> int:
 
 def task_test(arguments: Sequence[str]) -> int:
     """Run the tests in parallel."""
-    return run(PYTHON, "-m", "pytest", "-n", str(max(2, os.cpu_count() or 2)), *arguments)
+    workers = str(max(2, os.cpu_count() or 2))
+    return run(PYTHON, "-m", "pytest", "-n", workers, "--dist", "loadgroup", *arguments)
 
 
 def task_bench(arguments: Sequence[str]) -> int:
