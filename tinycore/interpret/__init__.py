@@ -8,6 +8,7 @@
 """
 
 from tinycore.interpret.kernel import interpret_kernel
+from tinycore.interpret.program import interpret_program
 from tinycore.interpret.tensor import CUSTOM, interpret
 
-__all__ = ["CUSTOM", "interpret", "interpret_kernel"]
+__all__ = ["CUSTOM", "interpret", "interpret_kernel", "interpret_program"]

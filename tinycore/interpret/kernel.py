@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tinycore.errors import InterpretError
 from tinycore.interpret.arrays import Bindings, as_stored, constant, contract, reduce_axes
 from tinycore.interpret.elementwise import MEANING, quiet
-from tinycore.interpret.plan import Batch, Loop, Plan, memory_of
+from tinycore.interpret.plan import Batch, Loop, Plan, check_inside, memory_of
 from tinycore.interpret.tensor import CUSTOM, interpret
 from tinycore.ir.ops import ops
 from tinycore.ir.uop import UOp
@@ -128,7 +128,7 @@ class _Kernel:
             mask = np.broadcast_to(gate, shape)
             parts = [part[mask] for part in parts]
         *places, value = parts
-        _check(store, places[-1], memory.shape[-1])
+        check_inside(store, places[-1], memory.shape[-1])
         memory[tuple(places)] = value
 
     # --- values -------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ class _Kernel:
             if not size:
                 gate = gate & np.broadcast_to(False, index.shape)
                 return np.zeros(np.broadcast_shapes(index.shape, gate.shape), memory.dtype)
-        _check(node, index, size)
+        check_inside(node, index, size)
         copies = self._coordinates(memory_of(node.src[0]))
         loaded = memory[(*copies, index)] if copies else memory.take(index)
         return loaded if everywhere else np.where(gate, loaded, np.zeros((), memory.dtype))
@@ -231,21 +231,10 @@ class _Kernel:
             return np.zeros(shape, tensor.dtype)
         places = [np.where(gate, index, 0) for index in indices]
         for place, size in zip(places, tensor.shape, strict=True):
-            _check(node, place, size)
+            check_inside(node, place, size)
         taken = np.broadcast_to(tensor[tuple(places)], shape)
         return np.where(gate, taken, np.zeros((), tensor.dtype))
 
 
 def _is_contraction(node: UOp) -> bool:
     return node.arg[0] is ops.ADD and node.src[0].op is ops.MUL
-
-
-def _check(node: UOp, index: Array, size: int) -> None:
-    """Raise where an index that is used lies outside the memory."""
-    if not index.size:
-        return
-    low, high = int(index.min()), int(index.max())
-    if low < 0 or high >= size:
-        wrong = low if low < 0 else high
-        raise InterpretError(f"{node.op.name} reaches element {wrong} of a buffer of {size} elements",
-                             where=repr(node), hint="the gate must be false for indices outside the buffer")

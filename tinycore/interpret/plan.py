@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 from tinycore.errors import InterpretError
 from tinycore.interpret.arrays import Bindings
@@ -43,6 +46,17 @@ def memory_of(node: UOp) -> UOp:
     return node
 
 
+def check_inside(node: UOp, index: NDArray[Any], size: int) -> None:
+    """Raises InterpretError where an index that is used lies outside the memory."""
+    if not index.size:
+        return
+    low, high = int(index.min()), int(index.max())
+    if low < 0 or high >= size:
+        wrong = low if low < 0 else high
+        raise InterpretError(f"{node.op.name} reaches element {wrong} of a buffer of {size} elements",
+                             where=repr(node), hint="the gate must be false for indices outside the buffer")
+
+
 class Plan:
     """The facts about one kernel that its execution needs.
 
@@ -51,6 +65,7 @@ class Plan:
     nodes: everything below the SINK, operands first.
     axes: the numpy axis of every RANGE; outer loops first.
     bounds: how many iterations every RANGE has.
+    closed: the ranges that an END closes around a store.
     free: the ranges that each node varies with.
     copies: the ranges in whose iterations a SCRATCH is filled anew: it has one copy for each.
     steps: what to do, in order.
@@ -65,6 +80,7 @@ class Plan:
         self.bounds = {node: bindings.value(node.src[0]) for node in ranges}
         self.copies: dict[UOp, list[UOp]] = {}
         self.free: dict[UOp, frozenset[UOp]] = {}
+        self.closed = {node.src[0]: frozenset(node.src[1:]) for node in self.nodes if node.op is ops.END}
         for node in self.nodes:
             self.free[node] = self._varies_with(node)
         self.steps = self._order([node for node in self.nodes if node.op is ops.STORE], frozenset())
@@ -79,11 +95,12 @@ class Plan:
             return frozenset({node})
         if node.op is ops.AFTER:
             return self.free[node.src[0]]
-        if node.op is ops.REDUCE:
+        if node.op in (ops.REDUCE, ops.END):
             return self.free[node.src[0]] - frozenset(node.src[1:])
         free: frozenset[UOp] = frozenset().union(*[self.free[operand] for operand in node.src])
         if node.op is ops.STORE and memory_of(node.src[0]).op is ops.SCRATCH:
-            self._privatize(memory_of(node.src[0]), free - self.free[node.src[1]])
+            # Without an END, the ranges that the index walks over are taken for closed.
+            self._privatize(memory_of(node.src[0]), free - self.closed.get(node, self.free[node.src[1]]))
         if node.op is ops.LOAD:
             return free | frozenset(self.copies.get(memory_of(node.src[0]), ()))
         return free
@@ -91,8 +108,8 @@ class Plan:
     def _privatize(self, scratch: UOp, ranges: frozenset[UOp]) -> None:
         """Scratch has one copy for every iteration in which it is filled anew.
 
-        Those are the ranges of its store that the store's index does not walk over; except `ordered` ones,
-        which see what earlier iterations left, and work-items of a group, which share `local` scratch.
+        Those are the open ranges of its store; except `ordered` ones, which see what earlier iterations
+        left, and work-items of a group, which share `local` scratch.
         """
         shared = ("ordered", "local") if scratch.arg[0] == "local" else ("ordered",)
         own = self.copies.setdefault(scratch, [])
