@@ -1,0 +1,103 @@
+"""The scheduler: a tensor graph becomes kernels and copies in order.
+
+>>> from tinycore.ir import UOp, dtypes, ops
+>>> a = UOp(ops.BUFFER, dtypes.float32, (), (-1, (4,), "X"))
+>>> schedule = make_schedule([a + 1.0], "X")
+>>> len(schedule.steps), schedule.results[0].shape
+(1, (4,))
+"""
+
+from __future__ import annotations
+
+import weakref
+
+from tinycore.ir import UOp, dims, dtypes, ops, substitute, toposort
+from tinycore.schedule.fuse import LEAVES, choose_stored
+from tinycore.schedule.kernels import Builder, Task, canonical_kernel, unaligned_read
+from tinycore.schedule.memory import nbytes, plan
+from tinycore.schedule.order import order_tasks
+from tinycore.schedule.prepare import prepare
+from tinycore.schedule.steps import CopyStep, KernelStep, Schedule, Step
+
+__all__ = ["CopyStep", "KernelStep", "Schedule", "Step", "make_schedule", "nbytes", "number_buffers"]
+
+_known: weakref.WeakKeyDictionary[UOp, dict[str, Schedule]] = weakref.WeakKeyDictionary()
+
+
+def number_buffers(roots: list[UOp]) -> tuple[list[UOp], list[UOp]]:
+    """(roots, inputs): the k-th BUFFER in order of appearance gets the id ``-1 - k``.
+
+    Graphs that differ only in which buffers they use become the same nodes, which is what makes schedules
+    reusable.
+    """
+    inputs = [node for node in toposort(roots) if node.op is ops.BUFFER]
+    mapping = {
+        buffer: UOp(ops.BUFFER, buffer.dtype, (), (-1 - k, *buffer.arg[1:])) for k, buffer in enumerate(inputs)
+    }
+    return substitute(roots, mapping), inputs
+
+
+def make_schedule(roots: list[UOp], default_device: str) -> Schedule:
+    """The schedule of roots whose buffers are numbered by `number_buffers`; remembered while they live.
+
+    Raises DeviceError when one operation has operands on two devices.
+    """
+    sink = UOp(ops.SINK, dtypes.void, tuple(roots), None)
+    known = _known.setdefault(sink, {})
+    if default_device not in known:
+        known[default_device] = _make(roots, default_device)
+        _keep_alive[sink] = None
+        while len(_keep_alive) > _KEPT:
+            del _keep_alive[next(iter(_keep_alive))]
+    return known[default_device]
+
+
+_KEPT = 512
+_keep_alive: dict[UOp, None] = {}
+"""The last graphs that were scheduled: without a reference they would be forgotten at once."""
+
+
+def _make(roots: list[UOp], default_device: str) -> Schedule:
+    roots = prepare(roots)
+    stored = choose_stored(roots)
+    builder = Builder(stored, default_device)
+    tasks = [builder.task(node) for node in toposort(roots) if node in stored]
+    ordered = order_tasks(_split_hazards(tasks, builder), builder)
+    results = tuple([builder.replace(root) if root.op not in LEAVES or root in stored else root for root in roots])
+    steps = [step for task in ordered for step in _step(task, builder)]
+    kept = {node for result in results for node in toposort((result,)) if node.op is ops.BUFFER}
+    return Schedule(tuple(steps), results, plan(steps, kept))
+
+
+def _split_hazards(tasks: list[Task], builder: Builder) -> list[Task]:
+    """An ASSIGN that reads its own buffer elsewhere computes its value into a buffer of its own first."""
+    result: list[Task] = []
+    for task in tasks:
+        if unaligned_read(task):
+            (statement,) = task.body
+            base, view, value = statement.src
+            temporary = builder.fresh_buffer(value)
+            node = UOp(ops.CONTIGUOUS, value.dtype, (task.node.src[2], task.node))
+            fill = UOp(ops.ASSIGN, value.dtype, (temporary, temporary, value))
+            result.append(Task(node, temporary, task.reads, (fill,)))
+            task.body = (statement.replace(src=(base, view, temporary)),)
+            task.reads = (*[read for read in task.reads if read is task.node.src[0]], node)
+        result.append(task)
+    return result
+
+
+def _step(task: Task, builder: Builder) -> list[Step]:
+    device = task.buffer.arg[2]
+    if any(dims.upper(dim) == 0 for dim in task.buffer.arg[1]):
+        return []  # nothing to compute
+    if task.node.op is ops.COPY:
+        (statement,) = task.body
+        source = statement.src[2]
+        while source.op is ops.RESHAPE:
+            source = source.src[0]
+        if source.op is ops.BUFFER:
+            return [CopyStep(source, task.buffer)]
+    kernel, buffers = canonical_kernel(task)
+    return [KernelStep(kernel, buffers, device)]
+
+

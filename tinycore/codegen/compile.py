@@ -1,0 +1,98 @@
+"""From a canonical kernel to a Program: the one entrance of this room."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from tinycore.codegen.pipeline import Context, Observer, PluginPass, run
+from tinycore.codegen.program import Program
+from tinycore.errors import CompileError
+from tinycore.ir import Dim, Target, UOp, dims, dtypes, ops
+from tinycore.ir.text import digest
+
+
+def lower(
+    kernel: UOp,
+    target: Target,
+    plugins: Mapping[str, Sequence[PluginPass]] | None = None,
+    observers: tuple[Observer, ...] = (),
+) -> Program:
+    """The program of a canonical kernel (see `tinycore.schedule`) for a target.
+
+    Raises CompileError, naming the pass, when a kernel cannot be lowered.
+    """
+    linear = run(kernel, Context(target, plugins or {}, observers))
+    return assemble(kernel, linear)
+
+
+def assemble(kernel: UOp, linear: UOp) -> Program:
+    """A LINEAR with its arguments and its grid."""
+    below = linear.toposort()
+    parameters = sorted({node for node in kernel.toposort() if node.op is ops.PARAM}, key=lambda p: int(p.arg[0]))
+    if [p.arg[0] for p in parameters] != list(range(len(parameters))):
+        raise CompileError("the parameters of a kernel are not numbered 0, 1, ...", where=repr(kernel))
+    variables = sorted({_symbol(node) for node in below if node.op is ops.VARIABLE}, key=lambda v: str(v.arg[0]))
+    written = frozenset(int(_memory(node.src[0]).arg[0]) for node in below
+                        if node.op is ops.STORE and _memory(node.src[0]).op is ops.PARAM)
+    return Program(
+        name=kernel_name(kernel),
+        linear=linear,
+        parameters=tuple(parameters),
+        variables=tuple(variables),
+        written=written,
+        grid=_grid(below, "global"),
+        group=tuple([int(bound) for bound in _grid(below, "local")]),  # type: ignore[arg-type]
+        operations=operations(kernel),
+        traffic=dims.product((1,)) if not parameters else _traffic(parameters),
+    )
+
+
+def _symbol(variable: UOp) -> UOp:
+    return UOp(ops.VARIABLE, dtypes.index, (), variable.arg)
+
+
+def _memory(buffer: UOp) -> UOp:
+    while buffer.op is ops.AFTER:
+        buffer = buffer.src[0]
+    return buffer
+
+
+def _grid(below: list[UOp], kind: str) -> tuple[Dim, ...]:
+    ranges = sorted((n for n in below if n.op is ops.RANGE and n.arg[1] == kind), key=lambda n: int(n.arg[0]))
+    return tuple([dims.to_dim(_as_index(node.src[0])) for node in ranges])
+
+
+def _as_index(node: UOp) -> UOp:
+    """A bound in machine arithmetic as a dimension again."""
+    if node.op is ops.CONST:
+        return UOp.const(dtypes.index, int(node.arg[0]))
+    if node.op is ops.VARIABLE:
+        return _symbol(node)
+    return UOp(node.op, dtypes.index, tuple([_as_index(operand) for operand in node.src]), node.arg)
+
+
+def _traffic(parameters: Sequence[UOp]) -> Dim:
+    total: Dim = 0
+    for parameter in parameters:
+        total = dims.add(total, dims.multiply(dims.product(parameter.arg[1]), parameter.dtype.itemsize))
+    return total
+
+
+def operations(kernel: UOp) -> Dim:
+    """Floating point operations of a canonical kernel: one an element of every elementwise op and REDUCE."""
+    total: Dim = 0
+    for node in kernel.toposort():
+        if node.op is ops.REDUCE and node.dtype.is_float:
+            total = dims.add(total, dims.product(node.src[0].shape))
+        elif node.op.elementwise and node.dtype.is_float and node.op not in (ops.CAST, ops.WHERE, ops.BITCAST):
+            total = dims.add(total, dims.product(node.shape))
+    return total
+
+
+def kernel_name(kernel: UOp) -> str:
+    """A C identifier that says what the kernel does, its output shape and a digest of its content."""
+    value = kernel.src[-1].src[-1]
+    kind = "r" if kernel.mask & ops.REDUCE.bit else "s" if kernel.mask & (ops.SCATTER.bit | ops.SCAN.bit) else "e"
+    shape = "_".join(re.sub(r"\W+", "", str(dim) if isinstance(dim, int) else "n") for dim in value.shape)
+    return f"{kind}_{shape or 'scalar'}_{digest(kernel)[:8]}"

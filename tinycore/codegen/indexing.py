@@ -1,0 +1,112 @@
+"""A canonical kernel at tensor level becomes a kernel over ranges: stores, loads and index arithmetic."""
+
+from __future__ import annotations
+
+import functools
+
+from tinycore.codegen.linearize import TRUE
+from tinycore.errors import CompileError
+from tinycore.ir import Shape, UOp, dims, dtypes, ops
+from tinycore.rules import Pass, load
+
+ZERO = UOp.const(dtypes.index, 0)
+
+
+@functools.cache
+def _movement() -> Pass:
+    return load("tinycore.passes.movement").passes["lower_movement"]
+
+
+class Ranges:
+    """Hands out the ranges of one kernel: the loops of its stores, then those of its reductions."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.reductions: dict[UOp, dict[int, UOp]] = {}
+
+    def fresh(self, size: UOp | int, kind: str) -> UOp:
+        """A new RANGE, inside all earlier ones; 0 where there is a single iteration."""
+        if size == 1:
+            return ZERO
+        node = UOp(ops.RANGE, dtypes.index, (dims.to_node(size),), (self.count, kind))
+        self.count += 1
+        return node
+
+    def loops(self, shape: Shape, ordered: frozenset[int] = frozenset()) -> tuple[UOp, ...]:
+        """A range for every axis of a store."""
+        return tuple([self.fresh(size, "ordered" if axis in ordered else "loop") for axis, size in enumerate(shape)])
+
+    def reduce_ranges(self, node: UOp) -> dict[int, UOp]:
+        """The ranges of the REDUCE that an INDEX node reads; every use has loops of its own."""
+        known = self.reductions.get(node)
+        if known is None:
+            reduce = node.src[0]
+            shape = reduce.src[0].shape
+            known = {axis: self.fresh(shape[axis], "reduce") for axis in reduce.arg[1]}
+            self.reductions[node] = known
+        return known
+
+
+def lower_indexing(kernel: UOp) -> UOp:
+    """SINK of STOREs over ranges, from a SINK of ASSIGN, SCATTER and SCAN statements over PARAMs."""
+    ranges = Ranges()
+    stores = [_statement(statement, ranges) for statement in kernel.src]
+    sink = UOp(ops.SINK, dtypes.void, tuple(stores), kernel.arg)
+    return _movement()(sink, ranges)
+
+
+def _statement(statement: UOp, ranges: Ranges) -> UOp:
+    if statement.op is ops.SCATTER:
+        return _scatter(statement, ranges)
+    if statement.op is not ops.ASSIGN:
+        raise CompileError(f"{statement.op.name} is not a statement of a kernel", where=repr(statement))
+    base, view, value = statement.src
+    if value.op is ops.SCAN:
+        return _scan(base, value, ranges)
+    loops = ranges.loops(view.shape)
+    target = _movement()(_index(view, loops), ranges)
+    if target.op is not ops.LOAD or target.src[0] is not base:
+        raise CompileError("the target of an assignment is not a view of its buffer", where=repr(view))
+    return UOp(ops.STORE, dtypes.void, (base, target.src[1], _index(value, loops), target.src[2]))
+
+
+def _index(value: UOp, indices: tuple[UOp, ...], gate: UOp = TRUE) -> UOp:
+    return UOp(ops.INDEX, value.dtype, (value, gate, *indices))
+
+
+def _position(indices: tuple[UOp, ...], shape: Shape) -> UOp:
+    result = ZERO
+    for index, stride in zip(indices, dims.strides(shape), strict=True):
+        result = result + index * dims.to_node(stride)
+    return result
+
+
+def _scan(base: UOp, value: UOp, ranges: Ranges) -> UOp:
+    """Each element combines the one before it, which the same loop has stored."""
+    op, axis = value.arg
+    loops = ranges.loops(value.shape, frozenset({axis}))
+    position = _position(loops, value.shape)
+    item = _index(value.src[0], loops)
+    if loops[axis] is ZERO:
+        return UOp(ops.STORE, dtypes.void, (base, position, item, TRUE))
+    later = UOp.const(dtypes.index, 0) < loops[axis]
+    stride = dims.to_node(dims.strides(value.shape)[axis])
+    before = UOp(ops.LOAD, base.dtype, (base, position - stride, later), 1)
+    combined = later.where(before.alu(op, item), item)
+    return UOp(ops.STORE, dtypes.void, (base, position, combined, TRUE))
+
+
+def _scatter(statement: UOp, ranges: Ranges) -> UOp:
+    """Updates in the order of their index; an index outside the axis is dropped."""
+    op, axis = statement.arg
+    base, index, updates = statement.src
+    rank = len(index.shape)
+    loops = ranges.loops(updates.shape, frozenset(range(axis, axis + rank)))
+    at = _index(index, loops[axis : axis + rank]).cast(dtypes.index)
+    size = dims.to_node(base.shape[axis])
+    gate = (at >= 0) & (at < size)
+    position = _position((*loops[:axis], at, *loops[axis + rank :]), base.shape)
+    update = _index(updates, loops)
+    if op is not None:
+        update = UOp(ops.LOAD, base.dtype, (base, position, gate), 1).alu(op, update)
+    return UOp(ops.STORE, dtypes.void, (base, position, update, gate))

@@ -1,0 +1,204 @@
+"""Kernels to loaded code, with a memory cache and a disk cache in front of the compiler.
+
+The disk entry of a kernel holds everything that a launch needs (code, argument list, grid), so a warm start
+runs no pass and imports no compiler. The key covers whatever can change the code: the kernel, the target's
+fingerprint, the versions of the core and of every plugin, the rules, and the rules that a user added.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinycore.codegen.compile import lower
+from tinycore.codegen.pipeline import Observer
+from tinycore.codegen.program import Program
+from tinycore.config import config
+from tinycore.errors import DataError
+from tinycore.ir import Dim, Target, UOp, dtypes, ops
+from tinycore.ir.text import digest, parse, print_graph
+from tinycore.rules import active_extra
+from tinycore.runtime.cache import DiskCache, open_cache
+from tinycore.runtime.device import Device, Executable, Signature
+from tinycore.runtime.environment import environment
+
+FORMAT = 1
+_HEADER = struct.Struct("<II")
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """Loaded code and what a launch needs to know.
+
+    Attributes
+    ----------
+    name: the kernel's name, as shown at DEBUG=2.
+    executable: loaded code.
+    variables: the integer arguments, in order.
+    grid: bounds of the grid, possibly symbolic.
+    operations, traffic: estimates for reports.
+    """
+
+    name: str
+    executable: Executable
+    variables: tuple[UOp, ...]
+    grid: tuple[Dim, ...]
+    operations: Dim
+    traffic: Dim
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What is cached on disk."""
+
+    binary: bytes
+    signature: Signature
+    variables: tuple[UOp, ...]
+    grid: tuple[Dim, ...]
+    operations: Dim
+    traffic: Dim
+
+
+_loaded: dict[tuple[UOp, str, tuple[object, ...]], Compiled] = {}
+compile_hooks: list[Callable[[UOp, Program, str], None]] = []
+"""Called with (kernel, program, source) after each real compilation: DEBUG=4, ledgers, tests."""
+
+
+def compile_kernel(kernel: UOp, device: Device) -> Compiled:
+    """The loaded code of a canonical kernel. Raises CompileError."""
+    key = (kernel, device.name, tuple(active_extra("kernel")) + tuple(active_extra("late")))
+    found = _loaded.get(key)
+    if found is None:
+        entry = _from_cache(kernel, device)
+        executable = device.load(entry.binary, entry.signature)
+        found = Compiled(entry.signature.name, executable, entry.variables, entry.grid, entry.operations,
+                         entry.traffic)
+        _loaded[key] = found
+    return found
+
+
+def forget_loaded() -> None:
+    """Drop all loaded code (tests and benchmarks of cold starts)."""
+    _loaded.clear()
+
+
+def _from_cache(kernel: UOp, device: Device) -> _Entry:
+    cache = _cache()
+    key = cache_key(kernel, device.target) if cache is not None else ""
+    if cache is not None and config().debug < 4 and not config().validate:
+        content = cache.get(key)
+        if content is not None:
+            return _unpack(content)
+    entry = _compile(kernel, device)
+    if cache is not None:
+        cache.put(key, _pack(entry))
+    return entry
+
+
+def _compile(kernel: UOp, device: Device) -> _Entry:
+    program = lower(kernel, device.target, dict(environment().passes), observers(device.target))
+    source = device.render(program)
+    for hook in compile_hooks:
+        hook(kernel, program, source)
+    if config().debug >= 4:
+        print(source)
+    binary = device.compile(source, program.name)
+    signature = Signature(program.name, len(program.parameters), len(program.variables), program.group)
+    return _Entry(binary, signature, program.variables, program.grid, program.operations, program.traffic)
+
+
+def observers(target: Target) -> tuple[Observer, ...]:
+    """What watches the passes: validation when it is asked for, the printer at DEBUG=5."""
+    found: list[Observer] = []
+    if config().debug >= 5:
+        found.append(_print_pass)
+    if config().validate:
+        from tinycore.testing.validate import Validator
+
+        found.append(Validator(target))
+    return tuple(found)
+
+
+def _print_pass(name: str, level: str, before: UOp, after: UOp) -> None:
+    print(f"--- {name} ({level}, {len(after.toposort())} nodes)")
+    print(print_graph(after))
+
+
+@functools.cache
+def _cache_for(directory: Path | None) -> DiskCache | None:
+    return open_cache("kernels")
+
+
+def _cache() -> DiskCache | None:
+    return _cache_for(config().cache_directory) if config().cache else None
+
+
+def cache_key(kernel: UOp, target: Target) -> str:
+    """A hex digest of everything that decides what code a kernel becomes."""
+    parts = [
+        str(FORMAT), digest(kernel), target.name, target.architecture, target.fingerprint, _compiler_digest(),
+        repr(environment().versions), *[str(getattr(extra, "digest", extra)) for stage in ("kernel", "late")
+                                        for extra in active_extra(stage)],
+    ]
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=20).hexdigest()
+
+
+@functools.cache
+def _compiler_digest() -> str:
+    """Of every file of the compiler: a developer's edit must never meet old code."""
+    import tinycore
+
+    root = Path(tinycore.__file__).parent
+    hashed = hashlib.blake2b(digest_size=16)
+    roots = [root / room for room in ("ir", "rules", "passes", "codegen", "schedule")]
+    for plugins in environment().passes.values():
+        roots.extend(Path(found).parent for found in {_file_of(plugin.run) for plugin in plugins} if found)
+    for folder in roots:
+        for path in sorted([*folder.glob("*.py"), *folder.glob("*.rules")]):
+            hashed.update(path.name.encode())
+            hashed.update(path.read_bytes())
+    return hashed.hexdigest()
+
+
+def _file_of(function: Callable[..., object]) -> str | None:
+    code = getattr(function, "__code__", None)
+    return code.co_filename if code is not None else None
+
+
+def _pack(entry: _Entry) -> bytes:
+    numbers = UOp(ops.SINK, dtypes.void, tuple(
+        [*entry.variables, *[_node(dim) for dim in (*entry.grid, entry.operations, entry.traffic)]]), None)
+    signature = entry.signature
+    header = json.dumps({
+        "name": signature.name, "buffers": signature.buffers, "variables": signature.variables,
+        "group": signature.group, "grid": len(entry.grid), "numbers": print_graph(numbers),
+    }).encode()
+    return _HEADER.pack(FORMAT, len(header)) + header + entry.binary
+
+
+def _node(dim: Dim) -> UOp:
+    from tinycore.ir.dims import to_node
+
+    return to_node(dim)
+
+
+def _unpack(content: bytes) -> _Entry:
+    from tinycore.ir.dims import to_dim
+
+    if len(content) < _HEADER.size:
+        raise DataError("a cache entry is too short")
+    version, length = _HEADER.unpack_from(content)
+    if version != FORMAT or _HEADER.size + length > len(content):
+        raise DataError("a cache entry has another format")
+    header = json.loads(content[_HEADER.size : _HEADER.size + length])
+    nodes = parse(header["numbers"]).src
+    count, grid = header["variables"], header["grid"]
+    numbers = [to_dim(node) for node in nodes[count:]]
+    signature = Signature(header["name"], header["buffers"], count, tuple(header["group"]))
+    return _Entry(content[_HEADER.size + length :], signature, tuple(nodes[:count]), tuple(numbers[:grid]),
+                  numbers[grid], numbers[grid + 1])

@@ -1,0 +1,203 @@
+"""Realize: run the schedule of a graph and answer where its values are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from tinycore.config import config
+from tinycore.errors import BindingError
+from tinycore.ir import Dim, UOp, ops
+from tinycore.runtime.buffer import Buffer
+from tinycore.runtime.compiler import Compiled, compile_kernel
+from tinycore.runtime.devices import default_device, get_device
+from tinycore.runtime.reference import ReferenceDevice
+from tinycore.runtime.storage import Bindings, check_bindings, evaluate, new_buffer_node, storage_of
+from tinycore.schedule import CopyStep, KernelStep, Schedule, Step, make_schedule, nbytes, number_buffers
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCall:
+    """One launch with its buffers, ready to be repeated."""
+
+    kernel: UOp
+    compiled: Compiled | None
+    buffers: tuple[Buffer, ...]
+
+    def run(self, bindings: Bindings) -> None:
+        """Launch, and report at DEBUG=2."""
+        device = self.buffers[0].device
+        memories = [buffer.memory for buffer in self.buffers]
+        if self.compiled is None:
+            assert isinstance(device, ReferenceDevice)
+            device.run(self.kernel, memories, bindings)
+            return
+        variables, grid = self.arguments(bindings)
+        if config().debug >= 2 or statistics.active:
+            seconds = device.elapsed(self.compiled.executable, memories, variables, grid)
+            statistics.report(self.compiled, device.name, seconds, bindings)
+        else:
+            self.compiled.executable.launch(memories, variables, grid)
+
+    def arguments(self, bindings: Bindings) -> tuple[list[int], list[int]]:
+        """(variables, grid) of a launch. Raises BindingError for a variable without a value."""
+        assert self.compiled is not None
+        variables = [_binding(variable, bindings) for variable in self.compiled.variables]
+        return variables, [evaluate(dim, bindings) for dim in self.compiled.grid]
+
+
+@dataclass(frozen=True, slots=True)
+class CopyCall:
+    """Bytes from one buffer to another."""
+
+    source: Buffer
+    target: Buffer
+
+    def run(self, bindings: Bindings) -> None:
+        """Copy through host memory, or directly where both sides are host memory."""
+        count = min(self.source.nbytes, self.target.nbytes)
+        self.source.device.synchronize()
+        visible = self.source.device.allocator.host_view(self.source.memory, count)
+        if visible is None:
+            visible = memoryview(bytearray(count))
+            self.source.copy_out(visible)
+        self.target.copy_in(visible)
+
+
+Call = KernelCall | CopyCall
+Recorder = Callable[[Sequence[Call], Bindings], None]
+recorders: ContextVar[tuple[Recorder, ...]] = ContextVar("tinycore_recorders", default=())
+"""Called with every list of calls before it runs (capture), in this thread or task only."""
+
+
+def realize(roots: Sequence[UOp], bindings: Bindings | None = None, device: str | None = None) -> list[UOp]:
+    """Compute tensor graphs and store them.
+
+    Parameters
+    ----------
+    roots: any tensor-level values; ASSIGN roots change their buffer in place.
+    bindings: the value of every symbolic dimension that occurs.
+    device: where values made of constants only are stored; the default device if None.
+
+    Returns
+    -------
+    For every root a BUFFER node, or a RESHAPE of one, that holds it. Raises BindingError, DeviceError,
+    CompileError.
+    """
+    bindings = bindings or {}
+    check_bindings(bindings)
+    if all(_stored(root) for root in roots):
+        return list(roots)
+    numbered, inputs = number_buffers(list(roots))
+    schedule = make_schedule(numbered, device or default_device())
+    buffers = {UOp(ops.BUFFER, node.dtype, (), (-1 - k, *node.arg[1:])): storage_of(node)
+               for k, node in enumerate(inputs)}
+    _allocate(schedule, buffers)
+    calls = [_call(step, buffers) for step in schedule.steps]
+    for recorder in recorders.get():
+        recorder(calls, bindings)
+    for call in calls:
+        call.run(bindings)
+    nodes = {canonical: node for canonical, node in zip(list(buffers)[: len(inputs)], inputs, strict=True)}
+    return [_result(result, buffers, nodes) for result in schedule.results]
+
+
+def _stored(root: UOp) -> bool:
+    while root.op is ops.RESHAPE:
+        root = root.src[0]
+    return root.op is ops.BUFFER
+
+
+def _binding(variable: UOp, bindings: Bindings) -> int:
+    try:
+        return bindings[variable]
+    except KeyError:
+        raise BindingError(f"the symbolic dimension {variable.arg[0]!r} has no value",
+                           hint="bind it: Variable(...).bind(value)") from None
+
+
+def _allocate(schedule: Schedule, buffers: dict[UOp, Buffer]) -> None:
+    """Memory for everything that the schedule makes; buffers of one slot share it."""
+    sizes: dict[int, int] = {}
+    for node, slot in schedule.slots:
+        sizes[slot] = max(sizes.get(slot, 0), nbytes(node))
+    shared: dict[int, Buffer] = {}
+    for node, slot in schedule.slots:
+        if slot not in shared:
+            shared[slot] = Buffer(get_device(node.arg[2]), sizes[slot])
+        buffers[node] = shared[slot]
+    made = [b for step in schedule.steps
+            for b in ((step.source, step.target) if isinstance(step, CopyStep) else step.buffers)]
+    made.extend(node for result in schedule.results for node in result.toposort() if node.op is ops.BUFFER)
+    for node in made:
+        if node not in buffers:
+            buffers[node] = Buffer(get_device(node.arg[2]), nbytes(node))
+
+
+def _call(step: Step, buffers: Mapping[UOp, Buffer]) -> Call:
+    if isinstance(step, CopyStep):
+        return CopyCall(buffers[step.source], buffers[step.target])
+    assert isinstance(step, KernelStep)
+    device = get_device(step.device)
+    compiled = None if isinstance(device, ReferenceDevice) else compile_kernel(step.kernel, device)
+    return KernelCall(step.kernel, compiled, tuple([buffers[node] for node in step.buffers]))
+
+
+def _result(result: UOp, buffers: Mapping[UOp, Buffer], inputs: dict[UOp, UOp]) -> UOp:
+    """The schedule's answer with real BUFFER nodes; one node for one buffer."""
+    for node in result.toposort():
+        if node.op is ops.BUFFER and node not in inputs:
+            inputs[node] = new_buffer_node(node.dtype, node.arg[1], node.arg[2], buffers[node])
+    return result.substitute(inputs)
+
+
+class Statistics:
+    """Times of kernels: printed at DEBUG=2, collected inside ``with collect() as rows``."""
+
+    def __init__(self) -> None:
+        self.active: list[list[KernelTime]] = []
+
+    def report(self, compiled: Compiled, device: str, seconds: float, bindings: Bindings) -> None:
+        """One launch took so long."""
+        operations = evaluate(compiled.operations, bindings)
+        traffic = evaluate(compiled.traffic, bindings)
+        row = KernelTime(compiled.name, device, seconds, operations, traffic)
+        for rows in self.active:
+            rows.append(row)
+        if config().debug >= 2:
+            print(f"{device:<12} {compiled.name:<44} {seconds * 1e6:10.1f} us "
+                  f"{operations / seconds / 1e9:9.2f} GFLOP/s {traffic / seconds / 1e9:9.2f} GB/s")
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTime:
+    """One timed launch: seconds, floating point operations, bytes touched."""
+
+    name: str
+    device: str
+    seconds: float
+    operations: int
+    traffic: int
+
+
+statistics = Statistics()
+
+
+class collect:  # noqa: N801 - a context manager, used like a function
+    """Collect the times of all kernels in a block.
+
+    >>> with collect() as rows:
+    ...     pass
+    >>> rows
+    []
+    """
+
+    def __enter__(self) -> list[KernelTime]:
+        self.rows: list[KernelTime] = []
+        statistics.active.append(self.rows)
+        return self.rows
+
+    def __exit__(self, *exception: object) -> None:
+        statistics.active.remove(self.rows)
+

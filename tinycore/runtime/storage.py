@@ -1,0 +1,103 @@
+"""Which memory holds which BUFFER node, and the way in and out for host arrays."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tinycore.errors import BindingError, ShapeError, TinycoreError
+from tinycore.ir import DType, Shape, UOp, dims, dtypes, ops
+from tinycore.runtime.buffer import Buffer
+from tinycore.runtime.devices import get_device
+
+if TYPE_CHECKING:
+    import numpy
+
+Bindings = Mapping[UOp, int]
+
+_storage: weakref.WeakKeyDictionary[UOp, Buffer] = weakref.WeakKeyDictionary()
+_ids = itertools.count(1)
+
+
+def new_buffer_node(dtype: DType, shape: Shape, device: str, buffer: Buffer | None = None) -> UOp:
+    """A fresh BUFFER node with memory for the largest size of its symbolic dimensions."""
+    node = UOp(ops.BUFFER, dtype, (), (next(_ids), shape, device))
+    if buffer is None:
+        buffer = Buffer(get_device(device), reserved_bytes(dtype, shape))
+    _storage[node] = buffer
+    return node
+
+
+def reserved_bytes(dtype: DType, shape: Shape) -> int:
+    """Bytes that an array needs at most."""
+    count = 1
+    for dim in shape:
+        count *= dims.upper(dim)
+    return count * dtype.itemsize
+
+
+def storage_of(node: UOp) -> Buffer:
+    """The memory of a BUFFER node. Raises TinycoreError for one that was made by hand."""
+    try:
+        return _storage[node]
+    except KeyError:
+        raise TinycoreError("this buffer has no memory", where=repr(node),
+                            hint="buffers come from from_host, new_buffer_node or realize") from None
+
+
+def evaluate(dim: Any, bindings: Bindings) -> int:
+    """The value of a dimension. Raises BindingError for a variable without a value."""
+    if isinstance(dim, int):
+        return dim
+    missing = [v for v in dims.variables((dim,)) if v not in bindings]
+    if missing:
+        raise BindingError(f"the symbolic dimension {missing[0].arg[0]!r} has no value",
+                           hint="bind it: Variable(...).bind(value)")
+    value = dims.to_dim(dim.substitute({v: dims.to_node(n) for v, n in bindings.items()}))
+    assert isinstance(value, int)
+    return value
+
+
+def check_bindings(bindings: Bindings) -> None:
+    """Raises BindingError for a value outside its variable's limits."""
+    for variable, value in bindings.items():
+        name, minimum, maximum, multiple = variable.arg
+        if not minimum <= value <= maximum or value % multiple:
+            rule = f"{minimum} <= {name} <= {maximum}" + (f", a multiple of {multiple}" if multiple > 1 else "")
+            raise BindingError(f"{name} = {value} is not allowed", hint=f"the variable says {rule}")
+
+
+def from_host(array: numpy.ndarray[Any, Any], device: str, dtype: DType | None = None,
+              shape: Shape | None = None, bindings: Bindings | None = None) -> UOp:
+    """A BUFFER node with a copy of a numpy array.
+
+    `shape` may be symbolic; its value under `bindings` must be the array's shape. Raises ShapeError, DTypeError.
+    """
+    import numpy as np
+
+    dtype = dtype or dtypes.of_numpy(array.dtype)
+    shape = tuple(array.shape) if shape is None else shape
+    actual = tuple([evaluate(dim, bindings or {}) for dim in shape])
+    if actual != array.shape:
+        raise ShapeError(f"an array of shape {array.shape} does not have the shape {actual}")
+    node = new_buffer_node(dtype, shape, device)
+    contiguous = np.ascontiguousarray(array, dtype=dtype.numpy)
+    storage_of(node).copy_in(memoryview(contiguous.reshape(-1).view(np.uint8)))
+    return node
+
+
+def to_host(node: UOp, bindings: Bindings | None = None) -> numpy.ndarray[Any, Any]:
+    """A numpy copy of a BUFFER, or of a RESHAPE of one."""
+    import numpy as np
+
+    base = node
+    while base.op is ops.RESHAPE:
+        base = base.src[0]
+    if base.op is not ops.BUFFER:
+        raise TinycoreError("only stored values can be read", where=repr(node), hint="realize it first")
+    shape = tuple([evaluate(dim, bindings or {}) for dim in node.shape])
+    array: numpy.ndarray[Any, Any] = np.empty(shape, node.dtype.numpy)
+    storage_of(base).copy_out(memoryview(array.reshape(-1).view(np.uint8)))
+    return array

@@ -1,0 +1,247 @@
+"""Which values are stored, and which are computed inside the kernel of their user.
+
+Everything starts fused; a value gets a buffer of its own only for a reason. One walk from users to operands
+decides. For every value it knows the *owner* (the stored value whose kernel computes it) and the *level*:
+how its elements relate to the iterations of that kernel.
+
+==========  =================================================================================================
+level       meaning
+==========  =================================================================================================
+TOP         the owner's own elements, reached through elementwise ops only
+ONE         one-to-one with the owner's elements, through RESHAPE, PERMUTE, FLIP, SHRINK or PAD
+BELOW       a row value: TOP or FULL through an EXPAND of trailing axes
+FULL        inside the reduction of the kernel: all elements of the rows
+FREE        any other relation
+==========  =================================================================================================
+
+A REDUCE stays in a kernel where its result is computed once: at TOP or ONE as the kernel's own reduction
+with everything after it as epilogue, and at BELOW as one of several reductions over the same rows (softmax,
+layer normalisation). Anywhere else, or with two owners, it is stored. Elementwise values are recomputed
+unless that is dear: they feed a reduction that reads each of them many times, or several users while they
+are long.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from tinycore.ir import Shape, UOp, dims, ops, toposort
+from tinycore.ir.ops import MOVEMENT
+
+LONGEST = 160
+"""Most elementwise ops that one kernel computes for one element."""
+DEAR = 14
+"""How many elementwise ops are worth storing when they would be computed more than once."""
+REUSE = 4
+"""How often an element must be read through an EXPAND inside a reduction to be worth storing."""
+
+ALWAYS = frozenset({ops.CONTIGUOUS, ops.COPY, ops.ASSIGN, ops.SCATTER, ops.SCAN, ops.CUSTOM})
+LEAVES = frozenset({ops.BUFFER, ops.CONST, ops.VARIABLE, ops.PARAM})
+ONE_TO_ONE = frozenset({ops.RESHAPE, ops.PERMUTE, ops.FLIP, ops.SHRINK, ops.PAD})
+COSTLY = frozenset({ops.EXP, ops.EXP2, ops.LOG, ops.LOG2, ops.SIN, ops.COS, ops.TANH, ops.ERF, ops.POW})
+
+
+class Level(Enum):
+    """How the elements of a value relate to the iterations of its owner's kernel."""
+
+    TOP = "top"
+    ONE = "one"
+    BELOW = "below"
+    FULL = "full"
+    FREE = "free"
+
+
+@dataclass(slots=True)
+class _Nest:
+    """The two-level shape of an owner's kernel, once a reduction has fixed it."""
+
+    axes: tuple[int, ...] | None = None
+    shape: Shape | None = None
+    rows: bool = False
+    """Whether several reductions share the rows (then TOP may be the full shape)."""
+
+
+@dataclass(slots=True)
+class _Place:
+    """What is known about one value: its owner and its level there."""
+
+    owner: UOp | None
+    level: Level
+    uses: int = 1
+
+    def merge(self, other: _Place) -> None:
+        """Another user was found."""
+        self.uses += other.uses
+        if other.owner is not self.owner:
+            self.owner = None
+            self.level = Level.FREE
+        elif other.level is not self.level:
+            self.level = Level.FREE
+
+
+def choose_stored(roots: list[UOp]) -> set[UOp]:
+    """The values that get a buffer: the roots (seen through RESHAPE) and whatever must not be recomputed."""
+    return _Chooser(roots).run()
+
+
+class _Chooser:
+    """The state of one walk from the roots to the leaves."""
+
+    def __init__(self, roots: list[UOp]) -> None:
+        self.order = toposort(roots)
+        self.stored: set[UOp] = {_storage(root) for root in roots} - set()
+        self.stored = {node for node in self.stored if node.op not in LEAVES or node.op is ops.CONST}
+        self.cost = _costs(self.order, self.stored)
+        self.buffered = _touching_memory(self.order)
+        self.places: dict[UOp, _Place] = {}
+        self.nests: dict[UOp, _Nest] = {}
+
+    def run(self) -> set[UOp]:
+        for node in reversed(self.order):
+            place = self.places.get(node)
+            if node in self.stored or node.op in ALWAYS or (place is not None and self._must_store(node, place)):
+                if node.op in LEAVES and node not in self.stored:
+                    continue
+                self._store(node)
+            elif place is not None:
+                self._spread(node, place)
+            elif node.op not in LEAVES:  # a RESHAPE above a stored root
+                self._mark(node.src[0], None, Level.FREE)
+        return self.stored
+
+    # --- deciding -----------------------------------------------------------------------------------------
+
+    def _must_store(self, node: UOp, place: _Place) -> bool:
+        if node.op is ops.REDUCE:
+            return not self._reduce_fits(node, place)
+        if node.op.elementwise and place.uses > 1 and self.buffered[node]:
+            return self.cost[node] > DEAR
+        return False
+
+    def _reduce_fits(self, node: UOp, place: _Place) -> bool:
+        """Whether the kernel of the owner computes each result of this REDUCE exactly once."""
+        if place.owner is None or place.level is Level.FREE or place.level is Level.FULL:
+            return False
+        nest = self.nests[place.owner]
+        axes, full = tuple(node.arg[1]), node.src[0].shape
+        if place.level is Level.BELOW:
+            if nest.axes is None:  # the owner's elements are the full rows
+                if place.owner.shape != full or not _trailing(axes, full):
+                    return False
+                nest.axes, nest.shape, nest.rows = axes, full, True
+                return True
+            return nest.axes == axes and nest.shape == full and _trailing(axes, full)
+        if nest.axes is not None:
+            return (
+                place.level is Level.TOP and not nest.rows and nest.axes == axes and nest.shape == full
+                and _trailing(axes, full)
+            )
+        nest.axes, nest.shape = axes, full
+        return True
+
+    # --- spreading to operands ----------------------------------------------------------------------------
+
+    def _store(self, node: UOp) -> None:
+        self.stored.add(node)
+        nest = self.nests[node] = _Nest()
+        if node.op is ops.REDUCE:
+            nest.axes, nest.shape = tuple(node.arg[1]), node.src[0].shape
+            self._mark(node.src[0], node, Level.FULL)
+        elif node.op is ops.ASSIGN:
+            self._mark(node.src[2], node, Level.TOP)
+            self._mark(node.src[1], node, Level.FREE)
+            self._mark(node.src[0], node, Level.FREE)
+        elif node.op in (ops.SCATTER, ops.SCAN, ops.COPY, ops.CUSTOM):
+            for operand in node.src:
+                self._mark(operand, node, Level.FREE)
+            if node.op is ops.COPY and self.buffered[node.src[0]]:
+                self.stored |= {_storage(node.src[0])} - {n for n in node.src if n.op in LEAVES}
+        else:
+            self._spread(node, _Place(node, Level.TOP))
+
+    def _spread(self, node: UOp, place: _Place) -> None:
+        owner, level = place.owner, place.level
+        if node.op.elementwise or node.op in (ops.CONTIGUOUS, ops.DETACH):
+            for operand in node.src:
+                self._mark(operand, owner, level)
+        elif node.op is ops.REDUCE:
+            self._mark(node.src[0], owner, Level.TOP if level is Level.BELOW else Level.FULL)
+        elif node.op is ops.EXPAND:
+            self._expand(node, owner, level)
+        elif node.op in MOVEMENT:
+            aligned = level in (Level.TOP, Level.ONE) and node.op in ONE_TO_ONE
+            self._mark(node.src[0], owner, Level.ONE if aligned else Level.FREE)
+        else:
+            for operand in node.src:
+                self._mark(operand, owner, Level.FREE)
+
+    def _expand(self, node: UOp, owner: UOp | None, level: Level) -> None:
+        source = node.src[0]
+        axes = tuple([axis for axis, (a, b) in enumerate(zip(source.shape, node.shape, strict=True)) if a != b])
+        if owner is not None and level in (Level.TOP, Level.FULL) and _trailing(axes, node.shape):
+            nest = self.nests[owner]
+            full = nest.shape if level is Level.FULL or nest.shape is not None else owner.shape
+            wanted = nest.axes if nest.axes is not None else axes
+            if node.shape == full and set(axes) <= set(wanted):
+                self._mark(source, owner, Level.BELOW)
+                return
+        repeated = dims.product(node.shape[axis] for axis in axes)
+        inside = level is Level.FULL or (owner is not None and self.nests[owner].shape is not None)
+        value = _computed(source)
+        if value is not None and self.buffered[value] and dims.upper(repeated) >= REUSE and (
+            inside or self.cost[value] > DEAR
+        ) and dims.upper(dims.product(value.shape)) > 1:
+            self.stored.add(value)
+        self._mark(source, owner, Level.FREE)
+
+    def _mark(self, node: UOp, owner: UOp | None, level: Level) -> None:
+        place = _Place(owner, level)
+        if node in self.places:
+            self.places[node].merge(place)
+        else:
+            self.places[node] = place
+
+
+def _trailing(axes: tuple[int, ...], shape: Shape) -> bool:
+    """Whether the axes are the last ones, sizes of 1 aside."""
+    real = [axis for axis in range(len(shape)) if shape[axis] != 1]
+    wanted = [axis for axis in real if axis in axes]
+    return bool(wanted) and real[len(real) - len(wanted) :] == wanted
+
+
+def _storage(root: UOp) -> UOp:
+    """What is stored for a root: RESHAPE is only a view."""
+    while root.op is ops.RESHAPE:
+        root = root.src[0]
+    return root
+
+
+def _computed(node: UOp) -> UOp | None:
+    """The computed value below movement ops, or None when it is a plain view (a CAST is not worth storing)."""
+    while node.op in MOVEMENT or node.op is ops.CAST:
+        node = node.src[0]
+    return node if node.op.elementwise else None
+
+
+def _costs(order: list[UOp], stored: set[UOp]) -> dict[UOp, int]:
+    """How many elementwise ops compute one element; chains that grow too long are cut by storing a value."""
+    cost: dict[UOp, int] = {}
+    for node in order:
+        below = sum(cost[operand] for operand in set(node.src))
+        if node.op in LEAVES or node.op in ALWAYS or node in stored:
+            cost[node] = 0
+        elif node.op.elementwise:
+            cost[node] = below + (8 if node.op in COSTLY else 1)
+            if cost[node] > LONGEST:
+                stored.add(node)
+                cost[node] = 0
+        else:
+            cost[node] = below
+    return cost
+
+
+def _touching_memory(order: list[UOp]) -> dict[UOp, bool]:
+    """Whether a value is computed from buffers at all (constants and index arithmetic are not)."""
+    memory = ops.BUFFER.bit | ops.PARAM.bit
+    return {node: bool(node.mask & memory) for node in order}

@@ -1,0 +1,175 @@
+"""Stored values to canonical kernels: what each reads and writes, with buffers as numbered parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinycore.errors import DeviceError
+from tinycore.ir import UOp, dtypes, ops, substitute, toposort
+from tinycore.schedule.fuse import LEAVES
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """One stored value on its way to becoming a step.
+
+    Attributes
+    ----------
+    node: the stored value in the tensor graph.
+    buffer: the BUFFER that it is written to.
+    reads: the stored values and BUFFERs (versions!) that its kernel reads.
+    body: the statements, over BUFFER nodes.
+    """
+
+    node: UOp
+    buffer: UOp
+    reads: tuple[UOp, ...]
+    body: tuple[UOp, ...]
+
+
+def device_of(node: UOp, memo: dict[UOp, str | None]) -> str | None:
+    """The device that a value lives on; None when it is made of constants only. Raises DeviceError."""
+    for current in toposort((node,)):
+        if current in memo:
+            continue
+        if current.op is ops.BUFFER:
+            memo[current] = current.arg[2]
+        elif current.op is ops.COPY:
+            memo[current] = current.arg
+        else:
+            found = {memo[operand] for operand in current.src} - {None}
+            if len(found) > 1:
+                names = " and ".join(sorted(str(name) for name in found))
+                raise DeviceError(
+                    f"{current.op.name} has operands on {names}",
+                    hint=f"move one of them, e.g. with .to({sorted(map(str, found))[0]!r})",
+                )
+            memo[current] = found.pop() if found else None
+    return memo[node]
+
+
+class Builder:
+    """Turns stored values into tasks; one replacement memo serves the whole graph."""
+
+    def __init__(self, stored: set[UOp], default_device: str) -> None:
+        self.stored = stored
+        self.default_device = default_device
+        self.devices: dict[UOp, str | None] = {}
+        self.buffers: dict[UOp, UOp] = {}
+        self.replaced: dict[UOp, UOp] = {}
+        self.made = 0
+
+    def fresh_buffer(self, node: UOp) -> UOp:
+        """A new BUFFER of that value's dtype, shape and device."""
+        device = device_of(node, self.devices) or self.default_device
+        buffer = UOp(ops.BUFFER, node.dtype, (), (self.made, node.shape, device))
+        self.made += 1
+        return buffer
+
+    def buffer_of(self, node: UOp) -> UOp:
+        """The BUFFER that holds a stored value; an ASSIGN is held by the buffer that it changes."""
+        if node.op is ops.BUFFER:
+            return node
+        known = self.buffers.get(node)
+        if known is None:
+            known = self.buffer_of(node.src[0]) if node.op is ops.ASSIGN else self.fresh_buffer(node)
+            self.buffers[node] = known
+        return known
+
+    def replace(self, node: UOp) -> UOp:
+        """The value as its user's kernel sees it: stored values became buffers."""
+        stack = [node]
+        while stack:
+            current = stack[-1]
+            if current in self.replaced:
+                stack.pop()
+            elif current in self.stored or current.op in LEAVES:
+                self.replaced[current] = (
+                    self.buffer_of(current) if current in self.stored or current.op is ops.BUFFER else current
+                )
+                stack.pop()
+            else:
+                missing = [operand for operand in current.src if operand not in self.replaced]
+                if missing:
+                    stack.extend(missing)
+                    continue
+                src = tuple([self.replaced[operand] for operand in current.src])
+                self.replaced[current] = current if src == current.src else current.replace(src=src)
+                stack.pop()
+        return self.replaced[node]
+
+    def task(self, node: UOp) -> Task:
+        """The statements that compute one stored value into its buffer."""
+        buffer = self.buffer_of(node)
+        operands = node.src
+        if node.op is ops.ASSIGN:
+            base, view, value = operands
+            body = (_assign(buffer, self.replace(view), self.replace(value)),)
+            operands = (base, view, value)
+        elif node.op is ops.SCATTER:
+            base, index, updates = [self.replace(operand) for operand in operands]
+            body = (_assign(buffer, buffer, base), node.replace(src=(buffer, index, updates)))
+        elif node.op is ops.CONTIGUOUS:
+            body = (_assign(buffer, buffer, self.replace(operands[0])),)
+        elif node.op is ops.COPY:
+            body = (_assign(buffer, buffer, self.replace(operands[0])),)
+        else:
+            src = tuple([self.replace(operand) for operand in operands])
+            body = (_assign(buffer, buffer, node.replace(src=src) if src != node.src else node),)
+        return Task(node, buffer, self._reads(operands), body)
+
+    def _reads(self, operands: tuple[UOp, ...]) -> tuple[UOp, ...]:
+        found: dict[UOp, None] = {}
+        seen: set[UOp] = set()
+        stack = list(operands)
+        while stack:
+            current = stack.pop()
+            if current in seen:
+                continue
+            seen.add(current)
+            if current in self.stored or current.op is ops.BUFFER:
+                found[current] = None
+            else:
+                stack.extend(current.src)
+        return tuple(found)
+
+
+def _assign(buffer: UOp, view: UOp, value: UOp) -> UOp:
+    return UOp(ops.ASSIGN, buffer.dtype, (buffer, view, value))
+
+
+def canonical_kernel(task: Task) -> tuple[UOp, tuple[UOp, ...]]:
+    """(kernel, buffers): the statements with BUFFERs exchanged for PARAMs; the written one has slot 0."""
+    order = [task.buffer]
+    for node in toposort(task.body):
+        if node.op is ops.BUFFER and node is not task.buffer:
+            order.append(node)
+    mapping = {
+        buffer: UOp(ops.PARAM, buffer.dtype, (), (slot, buffer.arg[1])) for slot, buffer in enumerate(order)
+    }
+    body = substitute(task.body, mapping)
+    return UOp(ops.SINK, dtypes.void, tuple(body), None), tuple(order)
+
+
+def unaligned_read(task: Task) -> bool:
+    """Whether an ASSIGN reads its own buffer anywhere else than at the element that it writes."""
+    if task.node.op is not ops.ASSIGN:
+        return False
+    (statement,) = task.body
+    _, view, value = statement.src
+    if not value.mask & ops.BUFFER.bit:
+        return False
+    stack, seen = [value], set[UOp]()
+    while stack:
+        node = stack.pop()
+        if node in seen or node is view:
+            continue
+        seen.add(node)
+        if node is task.buffer:
+            return True
+        if node.op.elementwise:
+            stack.extend(node.src)
+        elif any(below is task.buffer for below in toposort((node,))):
+            return True
+    return False
+

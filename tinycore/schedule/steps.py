@@ -1,0 +1,53 @@
+"""What a schedule is: kernels and copies in an order in which they can run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinycore.ir import UOp
+
+
+@dataclass(frozen=True, slots=True)
+class KernelStep:
+    """One kernel at tensor level, in canonical form: equal kernels are the same node.
+
+    Attributes
+    ----------
+    kernel: SINK of ASSIGNs (or SCATTER, SCAN) over PARAMs; slot 0 is written.
+    buffers: the BUFFER node of each slot.
+    device: where it runs.
+    """
+
+    kernel: UOp
+    buffers: tuple[UOp, ...]
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class CopyStep:
+    """Bytes from one buffer to another, usually of another device."""
+
+    source: UOp
+    target: UOp
+
+
+Step = KernelStep | CopyStep
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The steps that compute some roots.
+
+    Buffers with a negative id are inputs (the k-th is ``-1 - k``); the others are made by the schedule.
+
+    Attributes
+    ----------
+    steps: in order of execution.
+    results: for every root a BUFFER, or a RESHAPE of one.
+    slots: for every made buffer that is no result, the number of the memory slot it shares with others
+        whose lifetimes do not overlap.
+    """
+
+    steps: tuple[Step, ...]
+    results: tuple[UOp, ...]
+    slots: tuple[tuple[UOp, int], ...] = ()
