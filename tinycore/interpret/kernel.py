@@ -2,7 +2,11 @@
 
 Each RANGE of a kernel has a numpy axis of its own; a value that does not depend on it has size 1 there, so a
 kernel costs a few numpy calls however many iterations it has. `ordered` ranges run one iteration after the
-other. Within one iteration all loads happen before the stores, except loads that AFTER puts behind a store.
+other. Stores happen in the order of the SINK, and each is whole: the loops of a kernel other than `ordered`
+ones are free to run in any order, so no store may depend on how far another one's loop is.
+
+A kernel that has not been lowered yet, a SINK of ASSIGN and SCATTER statements over PARAMs, is executed as
+the tensor graph that it is.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ _MEMORY = (ops.PARAM, ops.SCRATCH)
 def interpret_kernel(
     kernel: UOp, buffers: Mapping[int, Array], bindings: Mapping[UOp, int] | None = None
 ) -> None:
-    """Execute a kernel: a SINK of STOREs.
+    """Execute a kernel: a SINK of STOREs, or of ASSIGN and SCATTER statements.
 
     Parameters
     ----------
@@ -53,9 +57,25 @@ def interpret_kernel(
     >>> memory.tolist()
     [0, 2, 4, 6]
     """
+    if any(statement.op is not ops.STORE for statement in kernel.src):
+        _run_statements(kernel, buffers, bindings or {})
+        return
     with quiet():
         run = _Kernel(kernel, buffers, Bindings(bindings or {}))
         run.run(run.plan.steps)
+
+
+def _run_statements(kernel: UOp, buffers: Mapping[int, Array], bindings: Mapping[UOp, int]) -> None:
+    """Statements at tensor level: each makes the next version of the parameter that it is based on."""
+    parameters = {node: buffers[node.arg[0]] for node in kernel.toposort()
+                  if node.op is ops.PARAM and node.arg[0] in buffers}
+    for statement in kernel.src:
+        target = statement.src[0] if statement.src else statement
+        if statement.op not in (ops.ASSIGN, ops.SCATTER) or target.op is not ops.PARAM:
+            raise InterpretError("a statement of a kernel is a STORE, or an ASSIGN or SCATTER over a PARAM",
+                                 where=repr(statement))
+        (version,) = interpret([statement], parameters, bindings)
+        buffers[target.arg[0]].reshape(-1)[: version.size] = version.reshape(-1)
 
 
 class _Kernel:

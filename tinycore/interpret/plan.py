@@ -20,7 +20,7 @@ MAX_AXES = 30
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Stores that are evaluated together: all of them read memory before any of them writes.
+    """Stores that are evaluated together: none of them reads what another one writes.
 
     `outer` is the outermost range that all of them have, or None; `volume` is the most elements that any
     value below them has.
@@ -138,14 +138,14 @@ class Plan:
         return self.outermost(frozenset(node for node in closed if node.arg[1] == "ordered"))
 
     def _batches(self, stores: Sequence[UOp]) -> list[Batch]:
-        result = []
-        waiting = list(stores)
-        while waiting:
-            pending = frozenset(waiting)
-            ready = [store for store in waiting if len(waiting) == 1 or not _waits(store, pending)]
-            result.append(self._batch(ready))
-            waiting = [store for store in waiting if store not in ready]
-        return result
+        """A store begins a new batch when it reads what one before it in the batch writes."""
+        batches: list[list[UOp]] = []
+        for store in stores:
+            if batches and not _reads_after(store, batches[-1]):
+                batches[-1].append(store)
+            else:
+                batches.append([store])
+        return [self._batch(batch) for batch in batches]
 
     def _batch(self, stores: Sequence[UOp]) -> Batch:
         common = frozenset.intersection(*[self.free[store] for store in stores])
@@ -156,6 +156,10 @@ class Plan:
         return Batch(tuple(stores), outer, volume)
 
 
-def _waits(store: UOp, pending: frozenset[UOp]) -> bool:
-    """Whether a store comes after one that has not happened."""
-    return any(node in pending for node in toposort(store.src))
+def _reads_after(store: UOp, earlier: Sequence[UOp]) -> bool:
+    """Whether a store reads memory that earlier ones write, or waits for one of them."""
+    written = {memory_of(other.src[0]) for other in earlier}
+    return any(
+        node in earlier or (node.op is ops.LOAD and memory_of(node.src[0]) in written)
+        for node in toposort(store.src)
+    )

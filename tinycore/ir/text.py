@@ -179,7 +179,8 @@ def _quote(text: str) -> str:
 
 _INFIX = {
     ops.ADD: "+", ops.SUB: "-", ops.MUL: "*", ops.FLOORDIV: "//", ops.FLOORMOD: "%", ops.LT: "<",
-    ops.LE: "<=", ops.EQ: "==", ops.NE: "!=", ops.AND: "&", ops.OR: "|", ops.XOR: "^", ops.SHL: "<<", ops.SHR: ">>",
+    ops.LE: "<=", ops.EQ: "==", ops.NE: "!=", ops.AND: "&", ops.OR: "|", ops.XOR: "^", ops.SHL: "<<",
+    ops.SHR: ">>",
 }
 
 
