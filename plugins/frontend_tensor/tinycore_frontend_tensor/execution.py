@@ -1,0 +1,216 @@
+"""Realizing tensors: what has to run together, and which old values must survive in-place writes.
+
+A lazy tensor means the values at the moment it was written down. In-place assignment makes a new *version*
+of a buffer; running it destroys the old one. So, before anything runs, every live tensor that still needs
+the old version is given its value: the tensor itself is computed in the same schedule, or, where that would be
+larger than the buffer, the buffer is copied first.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Sequence
+
+from tinycore.errors import BindingError, TinycoreError
+from tinycore.ir import UOp, dims, ops, substitute
+from tinycore_frontend_tensor import graph, runtime
+from tinycore_frontend_tensor.core import TensorCore, live_tensors
+from tinycore_frontend_tensor.symbolic import Bindings, merge
+
+_definitions: weakref.WeakKeyDictionary[UOp, UOp] = weakref.WeakKeyDictionary()
+_stale: weakref.WeakSet[UOp] = weakref.WeakSet()
+_SNAPSHOT_ELEMENTS = 8
+"""Overwritten buffers of at most this size (random counters) are kept for graphs that may be differentiated."""
+
+
+def definition(buffer: UOp) -> UOp | None:
+    """The graph that a realized node came from, where gradients may need it.
+
+    Raises TinycoreError when an in-place write has destroyed what the graph reads.
+    """
+    if buffer in _stale:
+        raise TinycoreError("backward() needs values that were changed in place since they were used",
+                            hint="call backward() before the in-place update, or compute the loss again")
+    return _definitions.get(buffer)
+
+
+def stored(node: UOp) -> UOp | None:
+    """The BUFFER that a node is, seen through DETACH and RESHAPE; None when it has to be computed."""
+    while node.op in (ops.DETACH, ops.RESHAPE):
+        node = node.src[0]
+    return node if node.op is ops.BUFFER else None
+
+
+def base_buffer(version: UOp) -> UOp:
+    """The BUFFER below a chain of ASSIGNs."""
+    while version.op is ops.ASSIGN:
+        version = version.src[0]
+    return version
+
+
+def realize(tensors: Sequence[TensorCore]) -> None:
+    """Compute tensors, and run every in-place write that is pending in the program, in one schedule."""
+    wanted = [tensor for tensor in tensors if stored(tensor.uop) is None]
+    bindings = merge([tensor.bindings for tensor in wanted])
+    chosen = {id(tensor): tensor for tensor in wanted}
+    later: list[TensorCore] = []
+    for tensor in live_tensors():
+        if tensor.uop.op is ops.ASSIGN and id(tensor) not in chosen:
+            try:
+                bindings = merge((bindings, tensor.bindings))
+                chosen[id(tensor)] = tensor
+            except BindingError:  # another step of a symbolic program: it runs by itself, first
+                later.append(tensor)
+    if later:
+        for tensor in later:
+            _run([tensor], tensor.bindings)
+        realize(tensors)
+    elif chosen:
+        _run(list(chosen.values()), bindings)
+
+
+def _run(tensors: list[TensorCore], bindings: Bindings) -> None:
+    _separate_branches(tensors)
+    roots = {tensor: _root(tensor) for tensor in tensors}
+    finals = _final_versions(roots.values())
+    overwritten = {base_buffer(final) for final in finals}
+    extra, snapshots = _keep_old_values(tensors, finals, overwritten)
+    for tensor in extra:
+        roots[tensor] = _root(tensor)
+    for tensor, root in roots.items():
+        if root.op is ops.ASSIGN and root not in finals:  # an old version: a buffer of its own
+            roots[tensor] = UOp(ops.CONTIGUOUS, root.dtype, (root,))
+    nodes = list(dict.fromkeys([*roots.values(), *snapshots.values()]))
+    results = dict(zip(nodes, runtime.realize(nodes, dict(bindings)), strict=True))
+    replaced = {old: results[copy] for old, copy in snapshots.items()}
+    replaced.update({root: results[root] for root in nodes if root.op is not ops.CONTIGUOUS})
+    replaced.update({root.src[0] if root.op is ops.COPY else root: results[root] for root in roots.values()
+                     if root.op in (ops.CONTIGUOUS, ops.COPY)})
+    _settle(roots, results, replaced, overwritten)
+
+
+def _root(tensor: TensorCore) -> UOp:
+    """What has to be computed: without outer DETACHs, on the tensor's own device."""
+    node = tensor.uop
+    while node.op is ops.DETACH:
+        node = node.src[0]
+    if not node.mask & (ops.BUFFER.bit | ops.COPY.bit):
+        # Made of constants only: nothing in the graph says where it lives.
+        node = UOp(ops.COPY, node.dtype, (node,), tensor.device)
+    return node
+
+
+def _settle(roots: dict[TensorCore, UOp], results: dict[UOp, UOp], replaced: dict[UOp, UOp],
+            overwritten: set[UOp]) -> None:
+    """Point every live tensor at what has been computed, and remember graphs for `backward`."""
+    old = {tensor: tensor.uop for tensor in roots}
+    lazy = [tensor for tensor in live_tensors() if tensor not in roots and stored(tensor.uop) is None]
+    for tensor, node in zip(lazy, substitute([t.uop for t in lazy], replaced), strict=True):
+        tensor.uop = node
+    for tensor in live_tensors():
+        if tensor not in roots and (buffer := stored(tensor.uop)) in replaced and buffer in overwritten:
+            tensor.uop = tensor.uop.substitute({buffer: replaced[buffer]})
+    for tensor, root in roots.items():
+        result = results[root]
+        tensor.uop = UOp(ops.DETACH, result.dtype, (result,)) if tensor.uop.op is ops.DETACH else result
+    kept = {buffer: graph_ for buffer, graph_ in _definitions.items()}
+    for tensor, root in roots.items():
+        if tensor.requires_grad and not tensor.is_leaf:
+            kept.setdefault(results[root], old[tensor])
+    for buffer, source in kept.items():
+        inner = {key: value for key, value in replaced.items() if key is not source}
+        source = source.substitute(inner)
+        if _reads(source, set(), overwritten):
+            _definitions.pop(buffer, None)
+            _stale.add(buffer)
+        else:
+            _definitions[buffer] = source
+
+
+# --- versions of buffers --------------------------------------------------------------------------------------
+
+
+def _final_versions(roots: Iterable[UOp]) -> set[UOp]:
+    """The last ASSIGN of every buffer that is written below the roots."""
+    finals: dict[UOp, UOp] = {}
+    for node in UOp(ops.SINK, graph.dtypes.void, tuple(roots)).toposort():
+        if node.op is ops.ASSIGN:  # operands come first: later versions replace earlier ones
+            finals[base_buffer(node)] = node
+    return set(finals.values())
+
+
+def _separate_branches(tensors: list[TensorCore]) -> None:
+    """Two tensors that share a version and were assigned apart: the second one continues on a copy."""
+    owner: dict[UOp, UOp] = {}
+    for tensor in tensors:
+        for node in tensor.uop.toposort() if tensor.uop.mask & ops.ASSIGN.bit else ():
+            if node.op is not ops.ASSIGN or owner.setdefault(node.src[0], node) is node:
+                continue
+            base = node.src[0]
+            copy = own(base, tensor.device)
+            _, view, value = node.src
+            moved = UOp(ops.ASSIGN, node.dtype, (copy, view.substitute({base: copy}), value))
+            tensor.uop = tensor.uop.substitute({node: moved})
+            return _separate_branches(tensors)
+    return None
+
+
+def own(value: UOp, device: str) -> UOp:
+    """A new version of a fresh buffer: a node that no other graph shares, with the given value."""
+    buffer = runtime.empty(value.dtype, value.shape, device)
+    return UOp(ops.ASSIGN, value.dtype, (buffer, buffer, value))
+
+
+def _reads(node: UOp, finals: set[UOp], overwritten: set[UOp]) -> set[UOp]:
+    """Which old versions of overwritten buffers a graph reads, other than through their final versions."""
+    found: set[UOp] = set()
+    seen = {node}
+    stack = [node]
+    while stack:
+        current = stack.pop()
+        if current in finals:
+            continue
+        if current.op is ops.ASSIGN:
+            if base_buffer(current) in overwritten:
+                found.add(current)
+                continue
+        elif current in overwritten:
+            found.add(current)
+        for operand in current.src:
+            if operand not in seen and operand.mask & (ops.BUFFER.bit | ops.ASSIGN.bit):
+                seen.add(operand)
+                stack.append(operand)
+    return found
+
+
+def _keep_old_values(tensors: list[TensorCore], finals: set[UOp],
+                     overwritten: set[UOp]) -> tuple[list[TensorCore], dict[UOp, UOp]]:
+    """What else to compute now: tensors that read old versions, and copies (old version -> its copy)."""
+    extra: list[TensorCore] = []
+    snapshots: dict[UOp, UOp] = {}
+    if not overwritten:
+        return extra, snapshots
+    chosen = {id(tensor) for tensor in tensors}
+
+    def snapshot(versions: set[UOp]) -> None:
+        for version in versions:
+            snapshots[version] = UOp(ops.CONTIGUOUS, version.dtype, (version,))
+
+    for tensor in live_tensors():
+        if id(tensor) in chosen or not tensor.uop.mask & ops.BUFFER.bit:
+            continue
+        versions = _reads(tensor.uop, finals, overwritten)
+        if not versions:
+            continue
+        if stored(tensor.uop) is not None or _elements(tensor.uop) > sum(map(_elements, versions)):
+            snapshot(versions)
+        else:
+            extra.append(tensor)
+    kept = [*_definitions.values(), *(t.uop for t in [*tensors, *extra] if t.requires_grad and not t.is_leaf)]
+    for source in kept:
+        snapshot({v for v in _reads(source, finals, overwritten) if _elements(v) <= _SNAPSHOT_ELEMENTS})
+    return extra, snapshots
+
+
+def _elements(node: UOp) -> int:
+    return dims.upper(graph.size_of(node.shape))

@@ -1,0 +1,86 @@
+"""Strides, as movement ops: every k-th element, and sliding windows. UOps only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tinycore.errors import ShapeError
+from tinycore.ir import UOp
+from tinycore_frontend_tensor import graph
+
+
+def every(node: UOp, axis: int, step: int) -> UOp:
+    """Elements 0, step, 2*step, ... of an axis."""
+    if step == 1:
+        return node
+    shape = node.shape
+    size = _fixed(shape[axis])
+    count = -(-size // step)
+    box = [(0, 0)] * len(shape)
+    box[axis] = (0, count * step - size)
+    node = graph.reshape(graph.pad(node, box), (*shape[:axis], count, step, *shape[axis + 1 :]))
+    limits = [(0, s) for s in node.shape]
+    limits[axis + 1] = (0, 1)
+    return graph.reshape(graph.shrink(node, limits), (*shape[:axis], count, *shape[axis + 1 :]))
+
+
+def spread(node: UOp, axis: int, step: int) -> UOp:
+    """The elements of an axis with step-1 zeros between neighbours."""
+    size = _fixed(node.shape[axis])
+    if step == 1 or size == 0:
+        return node
+    shape = node.shape
+    node = graph.reshape(node, (*shape[: axis + 1], 1, *shape[axis + 1 :]))
+    padding = [(0, 0)] * len(node.shape)
+    padding[axis + 1] = (0, step - 1)
+    node = graph.reshape(graph.pad(node, padding), (*shape[:axis], size * step, *shape[axis + 1 :]))
+    limits = [(0, s) for s in node.shape]
+    limits[axis] = (0, (size - 1) * step + 1)
+    return graph.shrink(node, limits)
+
+
+def windows(node: UOp, specs: Sequence[tuple[int, int, int]]) -> UOp:
+    """Sliding windows over the last axes: ``(..., d1, d2)`` becomes ``(..., o1, o2, k1, k2)``.
+
+    Each spec is (window size, stride, dilation); windows that do not fit are left out.
+
+    Nothing is copied: an axis of i elements is repeated, cut into k rows of i + dilation elements, and so row j
+    starts j * dilation elements later.
+    """
+    first = len(node.shape) - len(specs)
+    for place, (size, stride, dilation) in enumerate(specs):
+        axis = first + 2 * place
+        before, length, after = node.shape[:axis], _fixed(node.shape[axis]), node.shape[axis + 1 :]
+        count = (length - dilation * (size - 1) - 1) // stride + 1
+        if size == 1:
+            node = _cut(node, axis, (count - 1) * stride + 1)
+            node = graph.reshape(every(node, axis, stride), (*before, 1, count, *after))
+            continue
+        if size == stride and dilation == 1:
+            node = graph.reshape(_cut(node, axis, count * size), (*before, count, size, *after))
+            node = graph.permute(node, graph.swap(len(node.shape), axis, axis + 1))
+            continue
+        turns = max(1, -(-(count * stride - dilation) // length))
+        row = turns * length + dilation
+        repeats = -(-size * row // length)
+        node = graph.reshape(node, (*before, 1, length, *after))
+        node = graph.expand(node, (*before, repeats, length, *after))
+        node = _cut(graph.reshape(node, (*before, repeats * length, *after)), axis, size * row)
+        node = graph.reshape(node, (*before, size, row, *after))
+        node = _cut(node, axis + 1, min(row, count * stride))
+        node = every(node, axis + 1, stride)
+    rank = len(node.shape)
+    return graph.permute(node, [*range(first), *range(first + 1, rank, 2), *range(first, rank, 2)])
+
+
+def _cut(node: UOp, axis: int, stop: int) -> UOp:
+    limits: list[tuple[int | UOp, int | UOp]] = [(0, size) for size in node.shape]
+    limits[axis] = (0, stop)
+    return graph.shrink(node, limits)
+
+
+def _fixed(size: int | UOp) -> int:
+    if isinstance(size, UOp):
+        raise ShapeError(f"an axis of symbolic size {graph.text((size,))[1:-2]} cannot be walked in strides",
+                         hint="strided slices, windows and convolutions need a fixed size")
+    return size
