@@ -133,7 +133,7 @@ class _Writer:
         self.numbers: Counter[str] = Counter()
         steps = context.program.linear.src
         self.uses = Counter(operand for node in steps for operand in node.src)
-        self.last_update = {node.src[0]: position for position, node in enumerate(steps) if node.op is ops.UPDATE}
+        self.last_update = {node.src[0]: k for k, node in enumerate(steps) if node.op is ops.UPDATE}
         self.position = 0
         self.marks: dict[UOp, int] = {}
         self.marked: list[UOp] = []
@@ -270,8 +270,9 @@ class _Writer:
         if node.op.elementwise and node.op not in _ON_BITS:
             for operand in (node, *node.src):
                 if operand.dtype.name in self.dialect.bits:
-                    raise CompileError(f"{self.dialect.name} has no {node.op.name} of {operand.dtype}",
-                                       where=repr(node), hint="compute in a wider dtype: see Capabilities.arithmetic")
+                    what = f"{self.dialect.name} has no {node.op.name} of {operand.dtype}"
+                    hint = "compute in a wider dtype: see Capabilities.arithmetic"
+                    raise CompileError(what, where=repr(node), hint=hint)
         for group in self.dialect.rules:
             text = group.render(node, self._mention, self.context)
             if text is not None:
@@ -279,7 +280,9 @@ class _Writer:
         operands = ", ".join(f"{operand.dtype}{list(operand.shape) or ''}" for operand in node.src)
         raise CompileError(
             f"{self.dialect.name} has no render rule for {node.op.name}({operands}) of {node.dtype}",
-            where=repr(node), hint="leave the op out of the target's capabilities, or add a rule to the dialect")
+            where=repr(node),
+            hint="leave the op out of the target's capabilities, or add a rule to the dialect",
+        )
 
     def _mention(self, operand: UOp) -> str:
         """What a template writes for an operand: a mark for a value that may still move, else its name."""
@@ -325,7 +328,8 @@ class _Writer:
         name = self.names.get(node) if node.op is ops.RANGE else None
         name = name or self._fresh("val" if node.op is ops.LOAD else "alu")
         self.names[node] = name
-        self._emit(self.dialect.declaration.format(type=self.dialect.type_of(node), name=name, text=strip(text)))
+        kind = self.dialect.type_of(node)
+        self._emit(self.dialect.declaration.format(type=kind, name=name, text=strip(text)))
         return name
 
     def _fresh(self, stem: str) -> str:
