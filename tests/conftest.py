@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import textwrap
 from pathlib import Path
@@ -61,7 +62,7 @@ def everywhere(tmp_path, monkeypatch):
     path = tmp_path / "site"
     path.mkdir()
     monkeypatch.syspath_prepend(str(path))
-    monkeypatch.setenv("PYTHONPATH", str(path))
+    monkeypatch.setenv("PYTHONPATH", str(path), prepend=os.pathsep)
     monkeypatch.setenv("TINYCORE_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("TINYCORE_CACHE_DIR", str(tmp_path / "cache"))
     before = set(sys.modules)

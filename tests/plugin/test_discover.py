@@ -127,3 +127,16 @@ def test_settings_that_cannot_be_written_say_so(site, tmp_path):
         pytest.raises(ConfigError, match="TINYCORE_CONFIG_DIR"),
     ):
         settings.set_enabled("sim", False)
+
+
+def test_an_interrupted_write_leaves_the_old_settings_and_no_debris(site, monkeypatch):
+    settings.set_enabled("sim", False)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(settings.os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        settings.set_enabled("other", False)
+    assert settings.disabled() == {"sim"}
+    assert [path.name for path in settings.settings_path().parent.iterdir()] == ["plugins.toml"]

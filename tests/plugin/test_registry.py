@@ -359,3 +359,14 @@ def test_an_observer_that_raises_is_called_no_more(site):
     import site_watch.hooks
 
     assert site_watch.hooks.seen == ["compile", "bad"]
+
+
+def test_one_failure_is_told_once(site):
+    code = "from tinycore.plugin import hookimpl\n"
+    code += "@hookimpl\ndef tinycore_select_device(available):\n    raise OSError('no')"
+    site.add("sad", HOOKS.format(names='["tinycore_select_device"]'), files={"hooks.py": code})
+    select = environment().select_device
+    with pytest.warns(PluginWarning) as caught:
+        assert [select(("X",)), select(("X",))] == [None, None]
+    assert len(caught) == 1
+    assert len(registry().failures["sad"]) == 1
