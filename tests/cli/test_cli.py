@@ -217,3 +217,9 @@ def test_interrupt_and_closed_pipe_are_quiet(tmp_path):
     command = f"{sys.executable} -m tinycore.cli --help | true"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(site, capsys, name):
+    assert run(name, "--help") == 0
+    assert capsys.readouterr().out.startswith(f"usage: tinycore {name}")
