@@ -15,7 +15,7 @@ import pytest
 from tinycore_backend_cpu.memory import SMALL, HostAllocator, OutOfMemory, size_class
 from tinycore_backend_cpu.pages import HUGE_PAGE, PAGE, map_pages, memory_view, unmap_pages
 
-from tinycore.errors import TinycoreError
+from tinycore.errors import DeviceError
 
 MEGABYTE = 1 << 20
 
@@ -106,7 +106,7 @@ def test_out_of_memory_says_how_much(allocator):
     kept = allocator.allocate(1000)
     with pytest.raises(OutOfMemory, match="1,152,921,504,606,846,976 bytes") as caught:
         allocator.allocate(1 << 60)
-    assert isinstance(caught.value, TinycoreError)
+    assert isinstance(caught.value, DeviceError)
     assert isinstance(caught.value, MemoryError)
     assert caught.value.hint
     assert allocator.stats().in_use == size_class(1000)

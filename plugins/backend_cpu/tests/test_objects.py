@@ -176,6 +176,17 @@ def test_what_the_object_needs_has_to_be_offered(image):
         load_object(image)
 
 
+@elf_only
+def test_functions_too_far_for_a_direct_call_are_reached(image):
+    """Libraries may lie anywhere: a call goes through a jump beside the code."""
+    parsed = ElfObject.parse(image)
+    far = 0x1234_5678_9ABC
+    linked = parsed.link(0x7F12_3450_0000, dict.fromkeys(parsed.undefined, far))
+    assert len(parsed.stubs) == len(parsed.undefined)
+    for place in parsed.stubs.values():
+        assert struct.unpack_from("<Q", linked, place + 8)[0] == far
+
+
 def test_a_missing_kernel_is_named(image):
     if has_own_loader():
         with pytest.raises(DataError, match="defines no 'absent'"):

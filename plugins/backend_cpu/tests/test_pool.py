@@ -128,6 +128,51 @@ def test_idle_then_run(kernels, waiting):
     assert list(counters) == [100] * 200
 
 
+@pytest.mark.parametrize("waiting", ["futex", "condition"] if sys.platform == "linux" else [None])
+def test_late_workers_touch_nothing(kernels, waiting):
+    """More threads than processors and no spinning: workers wake long after their job, in a later one.
+
+    One that joins a closed job is counted out of a later one: the count of active workers goes wrong, and
+    increments are lost or done twice.
+    """
+    pool = ThreadPool(12, spin_microseconds=0, waiting=waiting)
+    blocks = [array.array("i", [0]) * 8 for _ in range(7)]
+    kept = [words(address(block)) for block in blocks]
+    records = []
+    for turn in range(3000):
+        records += [kernels.address("mark"), kept[turn % 7][1], 2 + turn % 7]
+    block = (ctypes.c_int64 * len(records))(*records)
+    for _ in range(5):
+        pool.replay(ctypes.addressof(block), 3000)
+        word = ctypes.c_uint32.from_address(pool._address)
+        time.sleep(0.002)
+        assert word.value == 0, "closed, and nobody active"
+    pool.stop()
+    expected = [[0] * 8 for _ in range(7)]
+    for turn in range(3000):
+        for chunk in range(2 + turn % 7):
+            expected[turn % 7][chunk] += 5
+    assert [list(block) for block in blocks] == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's list of threads")
+def test_workers_leave_signals_to_python(kernels):
+    pool = ThreadPool(3)
+    before = set(os.listdir("/proc/self/task"))
+    pool.run(kernels.address("nothing"), None, 10)
+    workers = set(os.listdir("/proc/self/task")) - before
+    assert len(workers) == 2
+    time.sleep(0.05)  # the C library blocks everything until a new thread has set itself up
+    for worker in workers:
+        with open(f"/proc/self/task/{worker}/status", encoding="ascii") as status:
+            blocked = next(int(line.split()[1], 16) for line in status if line.startswith("SigBlk"))
+        assert blocked >> (signal.SIGINT - 1) & 1
+        assert blocked >> (signal.SIGTERM - 1) & 1
+        assert not blocked >> (signal.SIGSEGV - 1) & 1
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    pool.stop()
+
+
 def test_an_idle_pool_burns_nothing(kernels):
     pool = ThreadPool(3)
     pool.run(kernels.address("nothing"), None, 100)
@@ -259,6 +304,13 @@ busy(10)
 print("running", flush=True)
 """
 DAEMON = "threading.Thread(target=lambda: busy(100000), daemon=True).start(); time.sleep(0.02)"
+# Handlers run in the reverse order: this one after the pool's, which was registered by its import.
+LAST = """
+import atexit, os
+atexit.unregister(_stop_all)
+atexit.register(lambda: print(len(os.listdir("/proc/self/task"))))
+atexit.register(_stop_all)
+"""
 ENDINGS = {
     "plain": "",
     "stopped": "pool.stop()",
@@ -290,6 +342,15 @@ def test_clean_exit(ending, kernels_source, tmp_path):
     process = script(ENDINGS[ending], 1000, tmp_path)
     _, errors = process.communicate(kernels_source, timeout=50)
     assert (process.returncode, errors) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's list of threads")
+@pytest.mark.parametrize("ending", ["plain", "error"])
+def test_threads_have_ended_when_python_ends(ending, kernels_source, tmp_path):
+    process = script(LAST + ENDINGS[ending], 1000, tmp_path)
+    output, errors = process.communicate(kernels_source, timeout=50)
+    assert (process.returncode, errors) == (0, "")
+    assert output.split()[-1] == "1"
 
 
 @posix_only

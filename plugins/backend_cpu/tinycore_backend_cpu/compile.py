@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import platform
-import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,6 @@ COMPILER_LIBRARY_SYMBOLS = frozenset({"memcpy", "memmove", "memset"})
 """External symbols that any kernel may need: code generation calls them for the memory intrinsics."""
 
 _lock = threading.Lock()
-_ERROR = re.compile(r"(?:<string>|<stdin>)?:(\d+):(\d+): error: (.*)")
 
 
 @functools.cache
@@ -74,14 +72,7 @@ def compile_ir(ir_text: str, *, allowed_symbols: frozenset[str] = frozenset()) -
     b'\\x7fELF'
     """
     with _lock:
-        binding, machine = _target_machine()
-        try:
-            module = binding.parse_assembly(ir_text)
-            module.triple = machine.triple
-            module.data_layout = str(machine.target_data)
-            module.verify()
-        except RuntimeError as error:
-            raise _explained(str(error), ir_text) from None
+        machine, module = _parsed(ir_text)
         _check_symbols(module, allowed_symbols | COMPILER_LIBRARY_SYMBOLS)
         return bytes(machine.emit_object(module))
 
@@ -89,14 +80,22 @@ def compile_ir(ir_text: str, *, allowed_symbols: frozenset[str] = frozenset()) -
 def disassembly(ir_text: str) -> str:
     """The assembly text that `compile_ir` would encode (for `DEBUG=4` and for tests that look for spills)."""
     with _lock:
-        binding, machine = _target_machine()
-        try:
-            module = binding.parse_assembly(ir_text)
-            module.triple = machine.triple
-            module.data_layout = str(machine.target_data)
-        except RuntimeError as error:
-            raise _explained(str(error), ir_text) from None
+        machine, module = _parsed(ir_text)
         return str(machine.emit_assembly(module))
+
+
+def _parsed(ir_text: str) -> tuple[Any, Any]:
+    from tinycore_codegen_llvm.machine import explained
+
+    binding, machine = _target_machine()
+    try:
+        module = binding.parse_assembly(ir_text)
+        module.triple = machine.triple
+        module.data_layout = str(machine.target_data)
+        module.verify()
+    except RuntimeError as error:
+        raise explained(str(error), ir_text) from None
+    return machine, module
 
 
 @functools.cache
@@ -131,22 +130,6 @@ def _check_symbols(module: Any, allowed: frozenset[str]) -> None:
                 where=f"allowed here: {', '.join(sorted(allowed))}",
                 hint="kernels are self-contained: lower it to arithmetic",
             )
-
-
-def _explained(message: str, ir_text: str) -> CompileError:
-    """The error with the line of IR it is about, and a caret."""
-    found = _ERROR.search(message)
-    if found is None:
-        return CompileError("LLVM does not accept the generated IR", where=message.strip())
-    line, column, what = int(found[1]), int(found[2]), found[3]
-    lines = ir_text.splitlines()
-    shown = [
-        f"{number:5}  {lines[number - 1]}"
-        for number in range(max(1, line - 2), line + 1)
-        if number <= len(lines)
-    ]
-    where = "\n".join([*shown, " " * (6 + column) + "^"])
-    return CompileError(f"LLVM does not accept line {line} of the generated IR: {what}", where=where)
 
 
 def _processor() -> tuple[str, ...]:

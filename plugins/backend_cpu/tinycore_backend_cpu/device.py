@@ -111,9 +111,9 @@ class CpuDevice:
 
     def render(self, program: Program) -> str:
         """LLVM IR text of a program."""
-        from tinycore_codegen_llvm import render
+        from tinycore_codegen_llvm import CPU, render
 
-        return str(render(program, self.target))
+        return render(program, CPU())
 
     def compile(self, source: str, name: str) -> bytes:
         """A relocatable object. Raises CompileError with the offending line."""

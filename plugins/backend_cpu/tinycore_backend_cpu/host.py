@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from tinycore.ir import dtypes
-from tinycore.ir.target import Capabilities, Target
+from tinycore.ir.ops import ops
+from tinycore.ir.target import BASIC_OPS, Capabilities, Target
 from tinycore_backend_cpu.compile import fingerprint
 from tinycore_backend_cpu.pool import available_threads
 
@@ -39,7 +40,9 @@ def host_target() -> Target:
     'CPU'
     """
     vector_bytes, registers = vector_unit(platform.machine(), processor_features())
+    has_fma = platform.machine() in ("aarch64", "arm64", "ARM64") or "fma" in processor_features()
     capabilities = Capabilities(
+        ops=BASIC_OPS | ({ops.FMA} if has_fma else set()),
         dtypes=_STORED,
         arithmetic=_COMPUTED,
         vector_bytes=vector_bytes,

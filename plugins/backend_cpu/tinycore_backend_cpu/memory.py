@@ -14,7 +14,7 @@ import weakref
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
-from tinycore.errors import TinycoreError
+from tinycore.errors import DeviceError
 from tinycore_backend_cpu.pages import (
     HUGE_PAGE,
     advise_huge_pages,
@@ -33,7 +33,7 @@ IDLE_BYTES = 4 << 30
 """How much memory of large freed allocations is kept, at most."""
 
 
-class OutOfMemory(TinycoreError, MemoryError):
+class OutOfMemory(DeviceError, MemoryError):
     """The system has no memory for a buffer."""
 
 
