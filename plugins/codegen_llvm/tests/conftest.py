@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
-from tinycore.codegen.program import Program
-from tinycore.ir import UOp, dtypes, ops
 from tinycore_codegen_llvm import CPU, render
 from tinycore_codegen_llvm.machine import Machine
+
+from tinycore.codegen.program import Program
+from tinycore.ir import UOp, dtypes, ops
 
 YES = UOp.const(dtypes.bool_, True)
 
@@ -22,7 +23,7 @@ def integer(value):
 
 @dataclass
 class Lines:
-    """Collects statements; every method that makes a node lists it, and its operands come first by construction."""
+    """Collects statements; every method that makes a node lists it, its operands first."""
 
     buffers: dict[int, UOp] = field(default_factory=dict)
     nodes: list[UOp] = field(default_factory=list)
@@ -97,7 +98,7 @@ def iota(lanes, dtype=dtypes.int64):
 
 
 def execute(program, *arrays, variables=(), chunks=1):
-    """Run a program on numpy arrays, in place. Every array is copied to 64-byte alignment plus one element."""
+    """Run a program on numpy arrays, in place; the answer is the last of them."""
     machine = Machine.host()
     text = render(program, CPU())
     module = llvm.parse_assembly(text)
@@ -107,7 +108,8 @@ def execute(program, *arrays, variables=(), chunks=1):
     with llvm.create_mcjit_compiler(module, host) as engine:
         engine.finalize_object()
         function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(
-            engine.get_function_address(program.name))
+            engine.get_function_address(program.name)
+        )
         words = (ctypes.c_int64 * (len(arrays) + len(variables) + 1))()
         words[: len(arrays)] = [array.ctypes.data for array in arrays]
         words[len(arrays) : len(arrays) + len(variables)] = list(variables)
@@ -134,6 +136,13 @@ def kit():
         pass
 
     kit = Kit()
-    kit.integer, kit.splat, kit.iota, kit.Lines, kit.execute, kit.np = integer, splat, iota, Lines, execute, np
+    kit.integer, kit.splat, kit.iota, kit.Lines, kit.execute, kit.np = (
+        integer,
+        splat,
+        iota,
+        Lines,
+        execute,
+        np,
+    )
     kit.yes = YES
     return kit

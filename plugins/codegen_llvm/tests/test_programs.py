@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tinycore.errors import CompileError
-from tinycore.ir import UOp, dtypes, ops
 from tinycore_codegen_llvm import CPU, render
 from tinycore_codegen_llvm.machine import Machine
+
+from tinycore.errors import CompileError
+from tinycore.ir import UOp, dtypes, ops
 
 
 def vector_add(lines, kit, size, lanes=16):
@@ -91,13 +92,13 @@ def test_a_loop_that_may_run_zero_times(lines, kit):
     accumulator = lines.accumulator(UOp.const(dtypes.float32, 3.0))
     bound = lines.add(UOp(ops.CAST, dtypes.int64, (n,)))
     i = lines.range(bound, "reduce")
-    lines.update(accumulator, accumulator + i.cast(dtypes.float32))
+    lines.update(accumulator, accumulator + (i + 1).cast(dtypes.float32))
     end = lines.end(i)
     lines.store(out, 0, lines.after(accumulator, end))
     program = lines.program(variables=(n,))
     for count in (0, 1, 5):
         answer = kit.execute(program, np.zeros(1, np.float32), variables=(count,))
-        assert answer[0] == 3 + sum(range(count))
+        assert answer[0] == 3 + count * (count + 1) / 2
 
 
 def test_accumulators_of_nested_loops_start_anew(lines, kit):
@@ -134,6 +135,35 @@ def test_conditional_blocks_merge_accumulators(lines, kit):
     np.testing.assert_array_equal(answer, [*np.where(values > 0, values * 10, -5), 4])
 
 
+def test_what_is_known_in_a_block_is_not_known_after_it(lines, kit):
+    """An address that is computed in a loop that may not run is computed again after it."""
+    x, out = lines.buffer(0, dtypes.float32, 8), lines.buffer(1, dtypes.float32, 8)
+    n = UOp.variable("n", 0, 4).replace(dtype=dtypes.int64)
+    i = lines.range(n)
+    lines.store(out, i, lines.load(x, 5))
+    lines.end(i)
+    lines.nodes.append(lines.nodes[1])
+    lines.again(UOp(ops.STORE, dtypes.void, (out, kit.integer(7), lines.nodes[1], kit.yes)))
+    program = lines.program(variables=(n,))
+    values = np.arange(8, dtype=np.float32)
+    for count in (0, 3):
+        answer = kit.execute(program, values, np.zeros(8, np.float32), variables=(count,))
+        np.testing.assert_array_equal(answer, [5] * count + [0] * (7 - count) + [5])
+
+
+def test_a_register_that_is_set_anew_in_a_loop(lines, kit):
+    """Listed before the loop and in it: what it holds at the end is what the last iteration left."""
+    out = lines.buffer(0, dtypes.int64, 5)
+    register = lines.accumulator(UOp.const(dtypes.int64, 10))
+    lines.update(register, register + 5)
+    i = lines.range(4)
+    lines.again(register)
+    lines.update(register, register + i)
+    lines.store(out, i, register)
+    lines.store(out, 4, lines.after(register, lines.end(i)))
+    np.testing.assert_array_equal(kit.execute(lines.program(), np.zeros(5, np.int64)), [10, 11, 12, 13, 13])
+
+
 def test_the_same_node_listed_twice_reads_the_register_twice(lines, kit):
     out = lines.buffer(0, dtypes.int32, 1)
     count = lines.accumulator(UOp.const(dtypes.int32, 1))
@@ -147,7 +177,11 @@ def test_the_same_node_listed_twice_reads_the_register_twice(lines, kit):
 
 @pytest.mark.parametrize("lanes", [4, 16])
 def test_gather_and_scatter(lines, kit, lanes):
-    x, where, out = lines.buffer(0, dtypes.float32), lines.buffer(1, dtypes.int64), lines.buffer(2, dtypes.float32)
+    x, where, out = (
+        lines.buffer(0, dtypes.float32),
+        lines.buffer(1, dtypes.int64),
+        lines.buffer(2, dtypes.float32),
+    )
     index = lines.load(where, 0, lanes)
     gate = index.ne(UOp.const(dtypes.int64, 0, (lanes,)))
     lines.store(out, index, lines.load(x, index, 1, gate) + UOp.const(dtypes.float32, 1.0, (lanes,)), gate)
@@ -175,6 +209,8 @@ def test_guarded_loads_do_not_touch_memory(lines, kit):
     for row in range(3):
         expected[row] = values[row : row + 4]
     np.testing.assert_array_equal(answer[8:].reshape(8, 4), expected)
+    text = render(lines.program(), CPU())
+    assert text.count(", ptr %buffer1\n") == 1  # the scalar load reads element 0 where it may not read
 
 
 def test_bools_are_bytes_in_memory(lines, kit):
@@ -193,8 +229,9 @@ def test_scratch_memory(lines, kit):
     x, out = lines.buffer(0, dtypes.float32), lines.buffer(1, dtypes.float32)
     scratch = UOp(ops.SCRATCH, dtypes.float32, (), ("private", 0, (8,)))
     i = lines.range(8)
-    lines.again(UOp(ops.STORE, dtypes.void,
-                    (scratch, lines.add(kit.integer(7) - i), lines.load(x, i), kit.yes)))
+    lines.again(
+        UOp(ops.STORE, dtypes.void, (scratch, lines.add(kit.integer(7) - i), lines.load(x, i), kit.yes))
+    )
     end = lines.end(i)
     full = UOp(ops.AFTER, dtypes.float32, (scratch, end))
     lines.store(out, 0, lines.load(full, 0, 8))
@@ -231,7 +268,9 @@ def test_programs_without_meaning_are_refused(lines):
         render(lines.program(), CPU())
     lines.end(i)
     lines.nodes.remove(value)
-    lines.again(UOp(ops.STORE, dtypes.void, (out, UOp.const(dtypes.int64, 0), value, UOp.const(dtypes.bool_, True))))
+    lines.again(
+        UOp(ops.STORE, dtypes.void, (out, UOp.const(dtypes.int64, 0), value, UOp.const(dtypes.bool_, True)))
+    )
     with pytest.raises(CompileError, match="used before it was computed"):
         render(lines.program(), CPU())
     lines.nodes[:] = [UOp(ops.RANGE, dtypes.int64, (UOp.const(dtypes.int64, 4),), (0, "vector"))]

@@ -1,7 +1,7 @@
 """LLVM IR renderer shared by the backends that compile with LLVM.
 
-`render(program, flavour)` writes the text of one module; a `Flavour` says what differs between targets (the
-signature, the work-item ids, address spaces). `machine.TargetMachine` turns the text into assembly or objects.
+`render(program, flavour)` writes the text of one module; a `Flavour` says what differs between targets
+(the signature, the work-item ids, address spaces). `machine.Machine` turns the text into assembly or objects.
 """
 
 from tinycore_codegen_llvm.cpu import CPU

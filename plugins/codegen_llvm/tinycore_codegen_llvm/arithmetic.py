@@ -11,7 +11,7 @@ from collections.abc import Callable
 from tinycore.errors import CompileError
 from tinycore.ir import Op, UOp, dtypes, ops
 from tinycore_codegen_llvm.body import Body
-from tinycore_codegen_llvm.casts import cast, narrow, widen
+from tinycore_codegen_llvm.casts import cast, make_odd, narrow, widen
 from tinycore_codegen_llvm.flavour import Flavour
 from tinycore_codegen_llvm.types import Family, Register
 
@@ -33,7 +33,7 @@ _INSTRUCTIONS: dict[Op, dict[Family, str]] = {
 """Ops that are one instruction."""
 
 _INTRINSICS: dict[Op, dict[Family, tuple[str, str]]] = {
-    # `maximum` hands NaN on; without the order of zeros (nsz) it is three instructions where native ones drop it.
+    # `maximum` hands NaN on; nsz (zeros have no order) makes it three instructions at most.
     ops.MAX: {"float": ("maximum", "nsz"), "int": ("smax", ""), "uint": ("umax", "")},
     ops.MIN: {"float": ("minimum", "nsz"), "int": ("smin", ""), "uint": ("umin", "")},
     ops.FMA: {"float": ("fma", "")},
@@ -66,11 +66,17 @@ def elementwise(body: Body, flavour: Flavour, node: UOp, operands: list[str]) ->
         return _bitcast(body, register, node, operands[0])
     if node.op is ops.WHERE:
         condition = Register.of(node.src[0])
-        return body.emit("where", f"select {condition.text} {operands[0]}, {register.text} {operands[1]}, "
-                                  f"{register.text} {operands[2]}")
+        return body.emit(
+            "where",
+            f"select {condition.text} {operands[0]}, {register.text} {operands[1]}, "
+            f"{register.text} {operands[2]}",
+        )
     if register.dtype.is_float and register.dtype.itemsize == 1:
-        raise CompileError(f"LLVM code cannot compute in {register.dtype}", where=repr(node),
-                           hint="8-bit floats are decomposed before rendering")
+        raise CompileError(
+            f"LLVM code cannot compute in {register.dtype}",
+            where=repr(node),
+            hint="8-bit floats are decomposed before rendering",
+        )
     if register.dtype is dtypes.bfloat16 or (register.dtype is dtypes.float16 and not flavour.native_half):
         return _by_way_of_wider(body, flavour, node, register, operands)
     return _compute(body, node, register, operands)
@@ -120,8 +126,31 @@ def _compute(body: Body, node: UOp, register: Register, operands: list[str]) -> 
 def _by_way_of_wider(body: Body, flavour: Flavour, node: UOp, register: Register, operands: list[str]) -> str:
     """float16 and bfloat16: compute wider, round once. float32 has enough bits for all ops but FMA."""
     wide = register.retyped(dtypes.float64 if node.op is ops.FMA else dtypes.float32)
-    result = _compute(body, node, wide, [widen(body, register, wide.dtype, operand) for operand in operands])
+    operands = [widen(body, register, wide.dtype, operand) for operand in operands]
+    if node.op is ops.FMA:
+        result = _odd_sum(
+            body, wide, body.emit("product", f"fmul {wide.text} {operands[0]}, {operands[1]}"), operands[2]
+        )
+    else:
+        result = _compute(body, node, wide, operands)
     return result if node.op in _COMPARISONS else narrow(body, flavour, wide, register.dtype, result)
+
+
+def _odd_sum(body: Body, register: Register, a: str, b: str) -> str:
+    """a + b, made odd where inexact, so that rounding it further is rounding once."""
+    text = register.text
+    total = body.emit("total", f"fadd {text} {a}, {b}")
+    shift = body.emit("shift", f"fsub {text} {total}, {a}")
+    back = body.emit("back", f"fsub {text} {total}, {shift}")
+    error_a = body.emit("error", f"fsub {text} {a}, {back}")
+    error_b = body.emit("error", f"fsub {text} {b}, {shift}")
+    error = body.emit("error", f"fadd {text} {error_a}, {error_b}")
+    lost = body.emit("lost", f"fcmp one {text} {error}, {register.zero}")  # false for NaN: the sum overflowed
+    below = body.emit("below", f"fcmp olt {text} {error}, {register.zero}")
+    negative = body.emit("negative", f"fcmp olt {text} {total}, {register.zero}")
+    opposite = body.emit("opposite", f"xor {register.condition} {below}, {negative}")
+    away = body.emit("away", f"and {register.condition} {opposite}, {lost}")
+    return make_odd(body, register, total, away, lost)
 
 
 def _negate(body: Body, node: UOp, register: Register, operands: list[str]) -> str:
@@ -146,17 +175,21 @@ def _shift(body: Body, node: UOp, register: Register, operands: list[str]) -> st
     arithmetic = node.op is ops.SHR and register.family == "int"
     word = "shl" if node.op is ops.SHL else "ashr" if arithmetic else "lshr"
     width = register.dtype.bits or 64
-    if 0 <= node.src[1].vmin and node.src[1].vmax < width:
+    if node.src[1].vmin >= 0 and node.src[1].vmax < width:
         return body.emit("shift", f"{word} {register.text} {value}, {count}")
     inside = body.emit("inside", f"icmp ult {register.text} {count}, {register.number(width)}")
     # A sign shifted by width-1 is what shifting by more means; everything else becomes 0.
     other = register.number(width - 1) if arithmetic else register.zero
-    count = body.emit("count", f"select {register.condition} {inside}, {register.text} {count}, {register.text} {other}")
+    count = body.emit(
+        "count", f"select {register.condition} {inside}, {register.text} {count}, {register.text} {other}"
+    )
     shifted = body.emit("shift", f"{word} {register.text} {value}, {count}")
     if arithmetic:
         return shifted
-    return body.emit("shift", f"select {register.condition} {inside}, {register.text} {shifted}, "
-                              f"{register.text} {register.zero}")
+    return body.emit(
+        "shift",
+        f"select {register.condition} {inside}, {register.text} {shifted}, {register.text} {register.zero}",
+    )
 
 
 def _divide(body: Body, node: UOp, register: Register, operands: list[str]) -> str:
@@ -203,8 +236,11 @@ _SPECIAL: dict[Op, Callable[[Body, UOp, Register, list[str]], str]] = {
 
 
 def _unsupported(node: UOp, register: Register) -> CompileError:
-    return CompileError(f"LLVM code has no {node.op.name} for {register.dtype}", where=repr(node),
-                        hint="the target's capabilities should leave this op out, so that it is decomposed")
+    return CompileError(
+        f"LLVM code has no {node.op.name} for {register.dtype}",
+        where=repr(node),
+        hint="the target's capabilities should leave this op out, so that it is decomposed",
+    )
 
 
 NATIVE = frozenset({*_INSTRUCTIONS, *_INTRINSICS, *_SPECIAL, ops.WHERE, ops.CAST, ops.BITCAST})

@@ -1,4 +1,4 @@
-"""The text of one function while it grows: instructions, blocks, and what the module must declare for them."""
+"""The text of one function while it grows: instructions, blocks, and the declarations they need."""
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ class Body:
         self.lines.append(f"{label}:")
         self.block = label
 
-    def call(self, hint: str, function: str, result: str, arguments: Sequence[tuple[str, str]],
-             flags: str = "") -> str:
+    def call(
+        self, hint: str, function: str, result: str, arguments: Sequence[tuple[str, str]], flags: str = ""
+    ) -> str:
         """Call an intrinsic with (type, value) arguments and answer the result's name."""
         return self.emit(hint, self._call(function, result, arguments, flags))
 
@@ -61,9 +62,13 @@ class Body:
     def intrinsic(self, stem: str, register: Register, *operands: str, flags: str = "") -> str:
         """Call ``llvm.<stem>`` whose operands and result all have one type."""
         arguments = [(register.text, operand) for operand in operands]
-        return self.call(stem.rsplit(".", 1)[-1], f"llvm.{stem}.{register.suffix}", register.text, arguments, flags)
+        return self.call(
+            stem.rsplit(".", 1)[-1], f"llvm.{stem}.{register.suffix}", register.text, arguments, flags
+        )
 
     def _call(self, function: str, result: str, arguments: Sequence[tuple[str, str]], flags: str) -> str:
-        self.declarations[function] = f"declare {result} @{function}({', '.join(kind for kind, _ in arguments)})"
+        self.declarations[function] = (
+            f"declare {result} @{function}({', '.join(kind for kind, _ in arguments)})"
+        )
         operands = ", ".join(f"{kind} {value}" for kind, value in arguments)
         return f"call {flags + ' ' if flags else ''}{result} @{function}({operands})"

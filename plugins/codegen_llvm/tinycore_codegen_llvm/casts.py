@@ -1,7 +1,7 @@
 """Conversions between dtypes, exact to the letter of the op table.
 
-Float to integer truncates, saturates and sends NaN to 0; float16 and bfloat16 are rounded once, to nearest even,
-also from float64.
+Float to integer truncates, saturates and sends NaN to 0; float16 and bfloat16 are rounded once, to nearest
+even, also from float64.
 """
 
 from __future__ import annotations
@@ -22,15 +22,20 @@ def cast(body: Body, flavour: Flavour, source: Register, target: DType, value: s
         return value
     for dtype in (source.dtype, target):
         if dtype.is_float and dtype.itemsize == 1:
-            raise CompileError(f"LLVM code cannot convert {source.dtype} to {target}",
-                               hint="8-bit floats are decomposed before rendering")
+            raise CompileError(
+                f"LLVM code cannot convert {source.dtype} to {target}",
+                hint="8-bit floats are decomposed before rendering",
+            )
     result = source.retyped(target)
     if target.kind == "bool":
         return _to_bool(body, source, value)
     if source.dtype.kind == "bool":
         if target.is_float:
-            return body.emit("cast", f"select {source.text} {value}, {result.text} {result.number(1)}, "
-                                     f"{result.text} {result.zero}")
+            return body.emit(
+                "cast",
+                f"select {source.text} {value}, {result.text} {result.number(1)}, "
+                f"{result.text} {result.zero}",
+            )
         return body.emit("cast", f"zext {source.text} {value} to {result.text}")
     if source.dtype in SMALL:
         wide = widen(body, source, dtypes.float32, value)
@@ -82,7 +87,9 @@ def _round_bits(body: Body, single: Register, value: str) -> str:
     rounded = body.emit("bits", f"lshr {word.text} {total}, {word.number(16)}")
     quiet = body.emit("quiet", f"or {word.text} {upper}, {word.number(0x40)}")
     unordered = body.emit("nan", f"fcmp uno {single.text} {value}, {value}")
-    chosen = body.emit("bits", f"select {single.condition} {unordered}, {word.text} {quiet}, {word.text} {rounded}")
+    chosen = body.emit(
+        "bits", f"select {single.condition} {unordered}, {word.text} {quiet}, {word.text} {rounded}"
+    )
     return body.emit("narrow", f"trunc {word.text} {chosen} to {short.text}")
 
 
@@ -92,18 +99,24 @@ def _round_to_odd(body: Body, double: Register, value: str) -> str:
     Cut towards zero, and set the last bit where anything was lost: no later rounding can then see a tie that
     is none.
     """
-    single, word = double.retyped(dtypes.float32), double.retyped(dtypes.uint32)
+    single = double.retyped(dtypes.float32)
     nearest = body.emit("near", f"fptrunc {double.text} {value} to {single.text}")
     back = body.emit("back", f"fpext {single.text} {nearest} to {double.text}")
     lost = body.emit("lost", f"fcmp une {double.text} {back}, {value}")
     size, size_back = body.intrinsic("fabs", double, value), body.intrinsic("fabs", double, back)
     away = body.emit("away", f"fcmp ogt {double.text} {size_back}, {size}")
-    bits = body.emit("bits", f"bitcast {single.text} {nearest} to {word.text}")
-    step = body.emit("step", f"zext {double.condition} {away} to {word.text}")
-    sticky = body.emit("sticky", f"zext {double.condition} {lost} to {word.text}")
+    return make_odd(body, single, nearest, away, lost)
+
+
+def make_odd(body: Body, register: Register, rounded: str, away: str, lost: str) -> str:
+    """A rounded result made odd: cut (`away`: its size was rounded up), last bit set if inexact (`lost`)."""
+    word = register.retyped(dtypes.uint64 if register.dtype is dtypes.float64 else dtypes.uint32)
+    bits = body.emit("bits", f"bitcast {register.text} {rounded} to {word.text}")
+    step = body.emit("step", f"zext {register.condition} {away} to {word.text}")
+    sticky = body.emit("sticky", f"zext {register.condition} {lost} to {word.text}")
     cut = body.emit("bits", f"sub {word.text} {bits}, {step}")
     odd = body.emit("bits", f"or {word.text} {cut}, {sticky}")
-    return body.emit("odd", f"bitcast {word.text} {odd} to {single.text}")
+    return body.emit("odd", f"bitcast {word.text} {odd} to {register.text}")
 
 
 def _to_bool(body: Body, source: Register, value: str) -> str:
@@ -122,11 +135,37 @@ def _to_float(body: Body, flavour: Flavour, source: Register, target: DType, val
         word = "fpext" if target.itemsize > source.dtype.itemsize else "fptrunc"
         return body.emit("cast", f"{word} {source.text} {value} to {result.text}")
     word = "uitofp" if source.family == "uint" else "sitofp"
-    if target in SMALL:
-        single = source.retyped(dtypes.float32)
-        wide = body.emit("cast", f"{word} {source.text} {value} to {single.text}")
-        return narrow(body, flavour, single, target, wide)
-    return body.emit("cast", f"{word} {source.text} {value} to {result.text}")
+    if target is dtypes.float16:  # float32 holds every integer that does not overflow it
+        exact = source.retyped(dtypes.float32)
+    elif target is dtypes.bfloat16:
+        exact = source.retyped(dtypes.float64)
+        value = _fold(body, source, value)
+    else:
+        return body.emit("cast", f"{word} {source.text} {value} to {result.text}")
+    wide = body.emit("cast", f"{word} {source.text} {value} to {exact.text}")
+    return narrow(body, flavour, exact, target, wide)
+
+
+def _fold(body: Body, source: Register, value: str) -> str:
+    """A 64-bit integer that float64 holds exactly and that rounds to bfloat16 as `value` does.
+
+    Of large numbers the low 12 bits become a sticky bit, far below what bfloat16 keeps.
+    """
+    if source.element != "i64":
+        return value
+    text, signed = source.text, source.family == "int"
+    size = body.emit("size", f"{'ashr' if signed else 'lshr'} {text} {value}, {source.number(50)}")
+    if signed:  # 0 and -1 are what small numbers leave
+        size = body.emit("size", f"add {text} {size}, {source.number(1)}")
+    big = body.emit("big", f"icmp ugt {text} {size}, {source.number(1 if signed else 0)}")
+    low = body.emit("low", f"and {text} {value}, {source.number(0xFFF)}")
+    some = body.emit("some", f"icmp ne {text} {low}, {source.zero}")
+    sticky = body.emit(
+        "sticky", f"select {source.condition} {some}, {text} {source.number(0x1000)}, {text} {source.zero}"
+    )
+    high = body.emit("high", f"and {text} {value}, {source.number(-0x1000)}")
+    folded = body.emit("folded", f"or {text} {high}, {sticky}")
+    return body.emit("folded", f"select {source.condition} {big}, {text} {folded}, {text} {value}")
 
 
 def _resize(body: Body, source: Register, result: Register, value: str) -> str:
@@ -148,22 +187,28 @@ def _saturate(body: Body, flavour: Flavour, source: Register, result: Register, 
     lowest, beyond = source.number(0.0 if unsigned else -(2.0**magnitude)), source.number(2.0**magnitude)
     # Also sends NaN to the lowest value, so that the conversion is defined.
     above = body.emit("above", f"fcmp ogt {source.text} {value}, {lowest}")
-    clamped = body.emit("clamped", f"select {source.condition} {above}, {source.text} {value}, {source.text} {lowest}")
+    clamped = body.emit(
+        "clamped", f"select {source.condition} {above}, {source.text} {value}, {source.text} {lowest}"
+    )
     # Converting by way of 32 bits is native where 8 and 16 are not.
     wide = result if bits >= 32 else result.retyped(dtypes.int32)
     word = "fptoui" if unsigned and bits >= 32 else "fptosi"
     if bits < 32:
         top = source.number(2.0**magnitude - 1)
         below = body.emit("below", f"fcmp olt {source.text} {clamped}, {top}")
-        clamped = body.emit("clamped",
-                            f"select {source.condition} {below}, {source.text} {clamped}, {source.text} {top}")
+        clamped = body.emit(
+            "clamped", f"select {source.condition} {below}, {source.text} {clamped}, {source.text} {top}"
+        )
     number = body.emit("number", f"{word} {source.text} {clamped} to {wide.text}")
     if bits >= 32:
         over = body.emit("over", f"fcmp oge {source.text} {value}, {beyond}")
         limit = wide.number(int(result.dtype.max))
-        number = body.emit("number", f"select {source.condition} {over}, {wide.text} {limit}, {wide.text} {number}")
+        number = body.emit(
+            "number", f"select {source.condition} {over}, {wide.text} {limit}, {wide.text} {number}"
+        )
     if not unsigned:
         ordered = body.emit("number_is", f"fcmp ord {source.text} {value}, {value}")
-        number = body.emit("number",
-                           f"select {source.condition} {ordered}, {wide.text} {number}, {wide.text} {wide.zero}")
+        number = body.emit(
+            "number", f"select {source.condition} {ordered}, {wide.text} {number}, {wide.text} {wide.zero}"
+        )
     return number if wide is result else body.emit("cast", f"trunc {wide.text} {number} to {result.text}")

@@ -1,4 +1,4 @@
-"""The flavour of processors: ``void NAME(ptr arguments, i64 chunk, i64 thread)``, one chunk of the grid a call."""
+"""The flavour of processors: ``void NAME(ptr arguments, i64 chunk, i64 thread)``, once a chunk."""
 
 from __future__ import annotations
 
@@ -41,10 +41,14 @@ class CPU:
 
     def arguments(self, body: Body, program: Program) -> Arguments:
         """Words of the argument array: pointers in slot order, then variables."""
-        pointers = {param.arg[0]: self._word(body, position, "ptr")
-                    for position, param in enumerate(program.parameters)}
+        pointers = {
+            param.arg[0]: self._word(body, position, "ptr")
+            for position, param in enumerate(program.parameters)
+        }
         first = len(program.parameters)
-        variables = tuple(self._word(body, first + position, "i64") for position in range(len(program.variables)))
+        variables = tuple(
+            self._word(body, first + position, "i64") for position in range(len(program.variables))
+        )
         return Arguments(pointers, variables)
 
     def _word(self, body: Body, position: int, kind: str) -> str:
@@ -53,8 +57,9 @@ class CPU:
             address = body.emit("word", f"getelementptr i64, ptr %arguments, i64 {position}")
         return body.emit("buffer" if kind == "ptr" else "variable", f"load {kind}, ptr {address}, align 8")
 
-    def identifiers(self, body: Body, kind: Literal["global", "local"], program: Program,
-                    evaluate: Evaluate) -> tuple[str, Sequence[str]]:
+    def identifiers(
+        self, body: Body, kind: Literal["global", "local"], program: Program, evaluate: Evaluate
+    ) -> tuple[str, Sequence[str]]:
         """The chunk, unravelled row-major."""
         if kind == "local":
             return "i64", ["0"] * len(program.group)

@@ -67,8 +67,9 @@ class Flavour(Protocol):
     def arguments(self, body: Body, program: Program) -> Arguments:
         """Load the arguments, at the start of the function."""
 
-    def identifiers(self, body: Body, kind: Literal["global", "local"], program: Program,
-                    evaluate: Evaluate) -> tuple[str, Sequence[str]]:
+    def identifiers(
+        self, body: Body, kind: Literal["global", "local"], program: Program, evaluate: Evaluate
+    ) -> tuple[str, Sequence[str]]:
         """The LLVM type, and the value of every range of that kind, in the order of `grid` or `group`."""
 
     def barrier(self, body: Body) -> None:

@@ -1,4 +1,4 @@
-"""Target machines: LLVM IR text to assembly or objects, through llvmlite, for any target that its wheel holds.
+"""Target machines: LLVM IR text to assembly or objects, for any target that the wheel of llvmlite holds.
 
 llvmlite is imported by the first use. One lock guards LLVM, as llvmlite does itself.
 """
@@ -59,7 +59,9 @@ def _binding() -> Any:
     try:
         import llvmlite.binding as binding
     except ImportError as error:
-        raise CompileError(f"llvmlite cannot be imported: {error}", hint="python -m pip install llvmlite") from None
+        raise CompileError(
+            f"llvmlite cannot be imported: {error}", hint="python -m pip install llvmlite"
+        ) from None
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
     return binding
@@ -71,8 +73,9 @@ def _machine(machine: Machine) -> Any:
         target = _binding().Target.from_triple(machine.triple)
     except RuntimeError as error:
         raise CompileError(f"this LLVM cannot compile for {machine.triple}: {error}") from None
-    return target.create_target_machine(cpu=machine.cpu, features=machine.features, opt=machine.optimisation,
-                                        reloc="pic", codemodel="small")
+    return target.create_target_machine(
+        cpu=machine.cpu, features=machine.features, opt=machine.optimisation, reloc="pic", codemodel="small"
+    )
 
 
 def _parse(machine: Any, triple: str, text: str) -> Any:
@@ -93,7 +96,12 @@ def explained(message: str, text: str) -> CompileError:
         return CompileError("LLVM does not accept the generated IR", where=message.strip())
     line, column, what = int(found[1]), int(found[2]), found[3]
     lines = text.splitlines()
-    shown = [f"{number:5}  {lines[number - 1]}" for number in range(max(1, line - 2), line + 1)
-             if number <= len(lines)]
-    return CompileError(f"LLVM does not accept line {line} of the generated IR: {what}",
-                        where="\n".join([*shown, " " * (6 + column) + "^"]))
+    shown = [
+        f"{number:5}  {lines[number - 1]}"
+        for number in range(max(1, line - 2), line + 1)
+        if number <= len(lines)
+    ]
+    return CompileError(
+        f"LLVM does not accept line {line} of the generated IR: {what}",
+        where="\n".join([*shown, " " * (6 + column) + "^"]),
+    )

@@ -126,7 +126,9 @@ class Memory:
             buffer = buffer.src[0]
         pointer = self.pointers.get(buffer)
         if pointer is None:
-            raise CompileError(f"{buffer.op.name} is not a buffer argument of this program", where=repr(buffer))
+            raise CompileError(
+                f"{buffer.op.name} is not a buffer argument of this program", where=repr(buffer)
+            )
         return self.pointer_type(self._space(buffer)), pointer
 
     def _space(self, buffer: UOp) -> int:
@@ -150,7 +152,7 @@ class Memory:
         return kind, pointer
 
     def _extended(self, index: UOp) -> tuple[str, str]:
-        """An index as getelementptr takes it: narrow operands are sign-extended, so unsigned ones go to i64."""
+        """An index for getelementptr, which sign-extends narrow operands: unsigned ones go to i64 before."""
         register, value = Register.of(index), self._value(index)
         if register.family == "uint" and register.dtype.bits < 64:
             wide = register.retyped(dtypes.int64)
@@ -172,7 +174,8 @@ class Memory:
         index_type, value = self._extended(index)
         vector = f"<{register.lanes} x {kind}>"
         return vector, self.body.emit(
-            "at", f"getelementptr {register.memory_element}, {kind} {pointer}, {index_type} {value}")
+            "at", f"getelementptr {register.memory_element}, {kind} {pointer}, {index_type} {value}"
+        )
 
     def _alignment(self, register: Register, buffer: UOp, index: UOp) -> int:
         """The element size, or as much of the vector's size as can be proved."""
@@ -204,10 +207,13 @@ class Memory:
         condition = self._value(gate)
         if pointer != base:
             pointer = self.body.emit("at", f"select i1 {condition}, {kind} {pointer}, {kind} {base}")
-        loaded = self.body.emit("load", f"load {register.memory}, {kind} {pointer}, align {register.dtype.itemsize}")
+        loaded = self.body.emit(
+            "load", f"load {register.memory}, {kind} {pointer}, align {register.dtype.itemsize}"
+        )
         value = self._from_memory(register, loaded)
-        return self.body.emit("load", f"select i1 {condition}, {register.text} {value}, "
-                                      f"{register.text} {register.zero}")
+        return self.body.emit(
+            "load", f"select i1 {condition}, {register.text} {value}, {register.text} {register.zero}"
+        )
 
     def _branched_load(self, register: Register, buffer: UOp, index: UOp, gate: UOp) -> str:
         condition, before = self._value(gate), self.body.block
@@ -219,29 +225,44 @@ class Memory:
         self.leave()
         self.body.do(f"br label %{after}")
         self.body.start(after)
-        return self.body.emit("load", f"phi {register.text} [ {register.zero}, %{before} ], [ {value}, %{inside} ]")
+        return self.body.emit(
+            "load", f"phi {register.text} [ {register.zero}, %{before} ], [ {value}, %{inside} ]"
+        )
 
     def _masked_load(self, register: Register, buffer: UOp, index: UOp, gate: UOp) -> str:
         kind, pointer = self._address(register, buffer, index)
-        return self._read_lanes("masked.load", register, kind, pointer, self._alignment(register, buffer, index),
-                                gate)
+        return self._read_lanes(
+            "masked.load", register, kind, pointer, self._alignment(register, buffer, index), gate
+        )
 
     def _gather(self, register: Register, buffer: UOp, index: UOp, gate: UOp) -> str:
         kind, pointers = self._addresses(register, buffer, index)
         return self._read_lanes("masked.gather", register, kind, pointers, register.dtype.itemsize, gate)
 
-    def _read_lanes(self, stem: str, register: Register, kind: str, pointer: str, align: int, gate: UOp) -> str:
+    def _read_lanes(
+        self, stem: str, register: Register, kind: str, pointer: str, align: int, gate: UOp
+    ) -> str:
         function = f"llvm.{stem}.{register.suffix_of(register.memory_element)}.{_pointer_suffix(kind)}"
-        loaded = self.body.call("load", function, register.memory, [
-            (kind, pointer), ("i32", str(align)), (register.condition, self._mask(register, gate)),
-            (register.memory, "zeroinitializer")])
+        loaded = self.body.call(
+            "load",
+            function,
+            register.memory,
+            [
+                (kind, pointer),
+                ("i32", str(align)),
+                (register.condition, self._mask(register, gate)),
+                (register.memory, "zeroinitializer"),
+            ],
+        )
         return self._from_memory(register, loaded)
 
     def _from_memory(self, register: Register, loaded: str) -> str:
         if register.dtype.kind != "bool":
             return loaded
-        return self.body.emit("load", f"icmp ne {register.memory} {loaded}, "
-                                      f"{'zeroinitializer' if register.lanes is not None else '0'}")
+        return self.body.emit(
+            "load",
+            f"icmp ne {register.memory} {loaded}, {'zeroinitializer' if register.lanes is not None else '0'}",
+        )
 
     # --- stores -------------------------------------------------------------------------------------------
 
@@ -260,12 +281,20 @@ class Memory:
         kind, pointers = self._addresses(register, buffer, index)
         self._write_lanes("masked.scatter", register, kind, pointers, register.dtype.itemsize, value, gate)
 
-    def _write_lanes(self, stem: str, register: Register, kind: str, pointer: str, align: int, value: UOp,
-                     gate: UOp) -> None:
+    def _write_lanes(
+        self, stem: str, register: Register, kind: str, pointer: str, align: int, value: UOp, gate: UOp
+    ) -> None:
         function = f"llvm.{stem}.{register.suffix_of(register.memory_element)}.{_pointer_suffix(kind)}"
         stored = self._to_memory(register, self._value(value))
-        self.body.call_void(function, [(register.memory, stored), (kind, pointer), ("i32", str(align)),
-                                       (register.condition, self._mask(register, gate))])
+        self.body.call_void(
+            function,
+            [
+                (register.memory, stored),
+                (kind, pointer),
+                ("i32", str(align)),
+                (register.condition, self._mask(register, gate)),
+            ],
+        )
 
     def _to_memory(self, register: Register, value: str) -> str:
         if register.dtype.kind != "bool":
@@ -283,8 +312,11 @@ class Memory:
 def splat(body: Body, register: Register, scalar: str) -> str:
     """A scalar in every lane of `register`."""
     first = body.emit("first", f"insertelement {register.text} poison, {register.element} {scalar}, i64 0")
-    return body.emit("splat", f"shufflevector {register.text} {first}, {register.text} poison, "
-                              f"<{register.lanes} x i32> zeroinitializer")
+    return body.emit(
+        "splat",
+        f"shufflevector {register.text} {first}, {register.text} poison, "
+        f"<{register.lanes} x i32> zeroinitializer",
+    )
 
 
 def elements(scratch: UOp) -> int:

@@ -56,14 +56,14 @@ def render(program: Program, flavour: Flavour) -> str:
 class _Block:
     """An open loop or conditional block.
 
-    `carried` are the accumulators that it changes and that live on after it; `before` is what they held when it
-    opened, `phis` their names inside the loop.
+    `alive` are the accumulators at its opening, `before` what those held that it changes, `phis` their names
+    inside the loop.
     """
 
     node: UOp
     opened_in: str
     after: str
-    carried: list[UOp]
+    alive: frozenset[UOp]
     before: dict[UOp, str]
     head: str = ""
     counter: str = ""
@@ -97,26 +97,32 @@ class _Renderer:
             self.memory.pointers[param] = arguments.pointers[param.arg[0]]
         names = [variable.arg[0] for variable in self.program.variables]
         self.variables = dict(zip(names, arguments.variables, strict=True))
-        self._reserve_scratch()
+        nodes = self.program.linear.toposort()
+        for node in nodes:
+            if node.op is ops.VARIABLE:
+                self.values[node] = self._variable(node)
+        self._reserve_scratch([node for node in nodes if node.op is ops.SCRATCH])
         for position, node in enumerate(self.statements):
             self._statement(position, node)
         if self.blocks:
-            raise CompileError("a loop or a conditional block is never closed", where=repr(self.blocks[-1].node))
+            raise CompileError(
+                "a loop or a conditional block is never closed", where=repr(self.blocks[-1].node)
+            )
         self.body.do("ret void")
         parts = [*self.flavour.head(self.program), *self.body.globals]
         parts += [self.flavour.signature(self.program) + " {", *self.body.lines, "}"]
         parts += [*self.body.declarations.values(), *self.flavour.tail(self.program)]
         return "\n".join(parts) + "\n"
 
-    def _reserve_scratch(self) -> None:
-        seen = dict.fromkeys(node for node in self.program.linear.toposort() if node.op is ops.SCRATCH)
-        for number, node in enumerate(seen):
+    def _reserve_scratch(self, scratch: Sequence[UOp]) -> None:
+        for number, node in enumerate(scratch):
             scope, storage = node.arg[0], f"[{elements(node)} x {Register(node.dtype).memory_element}]"
             space = self.flavour.shared_space if scope == "local" else self.flavour.private_space
             if scope == "local" and space:
                 name = f"@{self.program.name}_shared{number}"
                 self.body.globals.append(
-                    f"{name} = internal addrspace({space}) global {storage} undef, align 64")
+                    f"{name} = internal addrspace({space}) global {storage} undef, align 64"
+                )
                 self.memory.pointers[node] = name
             else:
                 suffix = f", addrspace({space})" if space else ""
@@ -151,15 +157,18 @@ class _Renderer:
             element = Register(node.dtype)
             lanes = ", ".join(f"{element.element} {element.number(lane)}" for lane in range(node.arg))
             return f"<{lanes}>"
-        if node.op is ops.VARIABLE:
-            return self._variable(node)
-        raise CompileError(f"{node.op.name} is used before it was computed", where=repr(node),
-                           hint="every operand of a LINEAR is listed before its user, inside the same blocks")
+        raise CompileError(
+            f"{node.op.name} is used before it was computed",
+            where=repr(node),
+            hint="every operand of a LINEAR is listed before its user, inside the same blocks",
+        )
 
     def _variable(self, node: UOp) -> str:
         given = self.variables.get(node.arg[0])
         if given is None:
-            raise CompileError(f"variable {node.arg[0]!r} is not an argument of this program", where=repr(node))
+            raise CompileError(
+                f"variable {node.arg[0]!r} is not an argument of this program", where=repr(node)
+            )
         return cast(self.body, self.flavour, Register(dtypes.int64), node.dtype, given)
 
     def dimension(self, dim: Dim) -> str:
@@ -211,10 +220,6 @@ class _Renderer:
             raise CompileError("an accumulator is updated before it has a value", where=repr(accumulator))
         self.accumulators[accumulator] = self.value(node.src[1])
 
-    def _carried(self, position: int) -> list[UOp]:
-        updated, initialised = self.changed[position]
-        return [node for node in updated if node in self.accumulators and node not in initialised]
-
     # --- loops --------------------------------------------------------------------------------------------
 
     def _range(self, position: int, node: UOp) -> None:
@@ -224,8 +229,11 @@ class _Renderer:
         elif kind in _LOOPS:
             self._open_loop(position, node)
         else:
-            raise CompileError(f"a {kind} range cannot stand in a program", where=repr(node),
-                               hint="ranges bound to lanes or unrolling are expanded before rendering")
+            raise CompileError(
+                f"a {kind} range cannot stand in a program",
+                where=repr(node),
+                hint="ranges bound to lanes or unrolling are expanded before rendering",
+            )
 
     def _identifier(self, node: UOp, kind: Literal["global", "local"]) -> None:
         if kind not in self.identifiers:
@@ -234,18 +242,17 @@ class _Renderer:
         position = self.seen_ranges[kind]
         self.seen_ranges[kind] += 1
         if position >= len(values):
-            raise CompileError(f"the program has more {kind} ranges than its {kind} size has entries",
-                               where=repr(node))
+            raise CompileError(
+                f"the program has more {kind} ranges than its {kind} size has entries", where=repr(node)
+            )
         source = dtypes.int64 if word == "i64" else dtypes.int32
         self.values[node] = cast(self.body, self.flavour, Register(source), node.dtype, values[position])
 
     def _open_loop(self, position: int, node: UOp) -> None:
         body, bound = self.body, node.src[0]
         register = Register.of(node)
-        carried = self._carried(position)
-        block = _Block(node, body.block, body.name("done"), carried,
-                       {key: self.accumulators[key] for key in carried}, head=body.name("loop"),
-                       bound=self.value(bound), guarded=bound.vmin <= 0)
+        block = self._open(position, node, "done")
+        block.head, block.bound, block.guarded = body.name("loop"), self.value(bound), bound.vmin <= 0
         if block.guarded:
             some = body.emit("some", f"icmp sgt {register.text} {block.bound}, 0")
             body.do(f"br i1 {some}, label %{block.head}, label %{block.after}")
@@ -256,10 +263,8 @@ class _Renderer:
         block.counter = "%" + body.name("i")
         body.lines.append("")  # the phis, written when the values at the end of the loop are known
         self.values[node] = block.counter
-        for accumulator in carried:
+        for accumulator in block.before:
             block.phis[accumulator] = self.accumulators[accumulator] = "%" + body.name("acc")
-        self.blocks.append(block)
-        self.memory.enter()
 
     def _end(self, position: int, node: UOp) -> None:
         block = self._close(node.src[0])
@@ -268,48 +273,52 @@ class _Renderer:
         more = body.emit("more", f"icmp slt {register.text} {following}, {block.bound}")
         latch = body.block
         body.do(f"br i1 {more}, label %{block.head}, label %{block.after}")
-        phis = [_phi(block.counter, register, "0", block.opened_in, following, latch)]
-        for accumulator, name in block.phis.items():
-            phis.append(_phi(name, Register.of(accumulator), block.before[accumulator], block.opened_in,
-                             self.accumulators[accumulator], latch))
+        phis = [_phi(block.counter, register, ("0", block.opened_in), (following, latch))]
+        for node, name in block.phis.items():
+            before, again = (block.before[node], block.opened_in), (self.accumulators[node], latch)
+            phis.append(_phi(name, Register.of(node), before, again))
         body.lines[block.line : block.line + 1] = phis
         body.start(block.after)
-        self._merge(block, latch, when=block.guarded)
+        if block.guarded:
+            self._merge(block, latch)
 
     # --- conditional blocks -------------------------------------------------------------------------------
 
     def _if(self, position: int, node: UOp) -> None:
-        carried = self._carried(position)
-        inside = self.body.name("then")
-        block = _Block(node, self.body.block, self.body.name("after"), carried,
-                       {key: self.accumulators[key] for key in carried})
+        block, inside = self._open(position, node, "after"), self.body.name("then")
         self.body.do(f"br i1 {self.value(node.src[0])}, label %{inside}, label %{block.after}")
         self.body.start(inside)
-        self.blocks.append(block)
-        self.memory.enter()
 
     def _endif(self, position: int, node: UOp) -> None:
         block = self._close(node.src[0])
         last = self.body.block
         self.body.do(f"br label %{block.after}")
         self.body.start(block.after)
-        self._merge(block, last, when=True)
+        self._merge(block, last)
+
+    def _open(self, position: int, node: UOp, after: str) -> _Block:
+        before = {key: self.accumulators[key] for key in self.changed[position] if key in self.accumulators}
+        block = _Block(node, self.body.block, self.body.name(after), frozenset(self.accumulators), before)
+        self.blocks.append(block)
+        self.memory.enter()
+        return block
 
     def _close(self, opener: UOp) -> _Block:
         if not self.blocks or self.blocks[-1].node is not opener:
             raise CompileError("blocks are closed in another order than they were opened", where=repr(opener))
         self.memory.leave()
-        return self.blocks.pop()
+        block = self.blocks.pop()
+        for accumulator in self.accumulators.keys() - block.alive:
+            del self.accumulators[accumulator]
+        return block
 
-    def _merge(self, block: _Block, last: str, *, when: bool) -> None:
+    def _merge(self, block: _Block, last: str) -> None:
         """What the accumulators hold after a block that may have been skipped."""
-        if not when:
-            return
-        for accumulator in block.carried:
-            register, name = Register.of(accumulator), "%" + self.body.name("acc")
-            self.body.lines.append(_phi(name, register, block.before[accumulator], block.opened_in,
-                                        self.accumulators[accumulator], last))
-            self.accumulators[accumulator] = name
+        for node, before in block.before.items():
+            name = "%" + self.body.name("acc")
+            inside = (self.accumulators[node], last)
+            self.body.lines.append(_phi(name, Register.of(node), (before, block.opened_in), inside))
+            self.accumulators[node] = name
 
     def _barrier(self, position: int, node: UOp) -> None:
         self.flavour.barrier(self.body)
@@ -334,8 +343,10 @@ _HANDLERS = {
 _DIMENSION: dict[Op, str] = {ops.ADD: "add", ops.SUB: "sub", ops.MUL: "mul", ops.FLOORDIV: "udiv"}
 
 
-def _phi(name: str, register: Register, first: str, entry: str, again: str, latch: str) -> str:
-    return f"  {name} = phi {register.text} [ {first}, %{entry} ], [ {again}, %{latch} ]"
+def _phi(name: str, register: Register, first: tuple[str, str], again: tuple[str, str]) -> str:
+    """A phi of two (value, block) pairs."""
+    pairs = ", ".join(f"[ {value}, %{block} ]" for value, block in (first, again))
+    return f"  {name} = phi {register.text} {pairs}"
 
 
 def _needed(statements: Sequence[UOp]) -> set[UOp]:
@@ -359,21 +370,17 @@ def _read_by(node: UOp) -> Iterator[UOp]:
         yield gate
 
 
-def _changed_in_blocks(statements: Sequence[UOp]) -> dict[int, tuple[list[UOp], set[UOp]]]:
-    """For every position that opens a block: the accumulators updated in it, in order, and those that start in it."""
-    result: dict[int, tuple[list[UOp], set[UOp]]] = {}
+def _changed_in_blocks(statements: Sequence[UOp]) -> dict[int, dict[UOp, None]]:
+    """For every position that opens a block: the accumulators whose content changes in it, in order."""
+    result: dict[int, dict[UOp, None]] = {}
     open_blocks: list[int] = []
     for position, node in enumerate(statements):
         if node.op is ops.IF or (node.op is ops.RANGE and node.arg[1] in _LOOPS):
-            result[position] = ([], set())
+            result[position] = {}
             open_blocks.append(position)
         elif node.op in (ops.END, ops.ENDIF) and open_blocks:
             open_blocks.pop()
         elif node.op in (ops.UPDATE, ops.ACCUMULATOR):
             for opener in open_blocks:
-                updated, started = result[opener]
-                if node.op is ops.ACCUMULATOR:
-                    started.add(node)
-                elif node.src[0] not in updated:
-                    updated.append(node.src[0])
+                result[opener][node if node.op is ops.ACCUMULATOR else node.src[0]] = None
     return result

@@ -11,11 +11,23 @@ from tinycore.ir import DType, UOp, dtypes
 Family = Literal["float", "int", "uint", "bool"]
 
 _ELEMENTS = {
-    "bool": "i1", "int8": "i8", "int16": "i16", "int32": "i32", "int64": "i64", "index": "i64",
-    "uint8": "i8", "uint16": "i16", "uint32": "i32", "uint64": "i64",
-    "float16": "half", "float32": "float", "float64": "double",
+    "bool": "i1",
+    "int8": "i8",
+    "int16": "i16",
+    "int32": "i32",
+    "int64": "i64",
+    "index": "i64",
+    "uint8": "i8",
+    "uint16": "i16",
+    "uint32": "i32",
+    "uint64": "i64",
+    "float16": "half",
+    "float32": "float",
+    "float64": "double",
     # Kept as bits in registers: LLVM's own bfloat calls a library or flushes denormals on some processors.
-    "bfloat16": "i16", "float8_e4m3": "i8", "float8_e5m2": "i8",
+    "bfloat16": "i16",
+    "float8_e4m3": "i8",
+    "float8_e5m2": "i8",
 }
 _SUFFIXES = {"half": "f16", "float": "f32", "double": "f64"}
 NARROW = frozenset({dtypes.bfloat16, dtypes.float8_e4m3, dtypes.float8_e5m2})
