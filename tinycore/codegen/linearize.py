@@ -80,7 +80,8 @@ class _Linearizer:
         )
         self._open_grid(kernel)
         for statement in kernel.src:
-            self._statement(statement, ())
+            self._nest(_loops(statement.ranges))
+            self._store(statement)
         self._close_to(0)
         flat: list[UOp] = []
         _flatten(self.path[0], flat)
@@ -136,25 +137,24 @@ class _Linearizer:
 
     # --- statements ---------------------------------------------------------------------------------------
 
-    def _statement(self, node: UOp, environment: Environment) -> UOp:
-        """STORE, END(STORE, ranges) and BARRIER(statement); answers the program node that orders later reads."""
-        if node.op is ops.STORE:
-            self._nest(_loops(node.ranges))
-            return self._store(node)
-        if node.op is ops.END:
-            depth = self._home(node.ranges)
-            kept = self._suspend(depth)
-            self._enter(_loops(node.src[1:]))
-            result = self._store(node.src[0])
-            self._close_to(depth)
-            self._resume(kept)
-            return result
+    def _statement(self, node: UOp) -> UOp:
+        """A statement that a value waits for: STORE, END(STORE, ranges) or BARRIER(statement).
+
+        It is written where its own ranges say, before the loop that is being built.
+        """
+        depth = self._home(node.ranges)
         if node.op is ops.BARRIER:
-            depth = self._home(node.ranges)
-            stores = tuple([self._statement(statement, environment) for statement in node.src])
+            stores = tuple([self._statement(statement) for statement in node.src])
             self.path[depth].barrier = depth > 0
             return self._place(UOp(ops.BARRIER, dtypes.void, stores), depth)
-        raise CompileError(f"{node.op.name} is not a statement of a kernel", where=repr(node))
+        if node.op not in (ops.STORE, ops.END):
+            raise CompileError(f"{node.op.name} is not a statement of a kernel", where=repr(node))
+        kept = self._suspend(depth)
+        self._enter(_loops(node.src[1:]) if node.op is ops.END else ())
+        result = self._store(node.src[0] if node.op is ops.END else node)
+        self._close_to(depth)
+        self._resume(kept)
+        return result
 
     def _suspend(self, depth: int) -> list[_Block]:
         """Set aside the loops inside `depth`, so that a sibling loop can be written before them."""
@@ -277,7 +277,7 @@ class _Linearizer:
         if op is ops.SCRATCH:
             return self._place(node, 0)
         if op is ops.AFTER:
-            statements = tuple([self._statement(s, environment) for s in node.src[1:]])
+            statements = tuple([self._statement(s) for s in node.src[1:]])
             depth = max([self.depth.get(s, 0) for s in statements], default=0)
             depth = min(depth, self._home(node.ranges))
             return self._place(UOp(op, node.dtype, (self._value(node.src[0], environment), *statements)), depth)

@@ -64,6 +64,7 @@ class PassSpec:
     id: str
     stage: Stage
     run: Callable[..., Any]
+    """`run(graph, context)` returns the graph that replaces it."""
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
@@ -117,6 +118,8 @@ class Environment:
     """By name."""
     versions: tuple[tuple[str, str], ...] = ()
     """Distribution and version of every plugin in use: part of every cache key."""
+    sources: tuple[Path, ...] = ()
+    """Folders of the packages whose code or rules can change what a kernel becomes; for cache keys."""
     missing: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Backends that are installed but unusable, and why; for the error of whoever asks for one by name."""
     select_device: Callable[[tuple[str, ...]], str | None] | None = None

@@ -1,1 +1,62 @@
-"""Chooses tiling, vectors and threads by rules of thumb and a cost model."""
+"""Chooses tiling actions by rules of thumb: lanes, register tiles, threads, work-groups.
+
+The pass reads the kernel and the target's capabilities, writes a list of actions and applies it. The actions
+stay in the kernel as data: `tinycore explain` prints them, and a search starts from them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from tinycore.codegen.pipeline import Context
+from tinycore.codegen.tiling import Action, Merge, apply, ranges_of
+from tinycore.ir import UOp
+from tinycore_pass_tile.analysis import Nest, mergeable, nest_of, number
+from tinycore_pass_tile.lanes import choose_lanes
+from tinycore_pass_tile.workgroups import choose_workgroups
+
+
+def run(kernel: UOp, context: Context) -> UOp:
+    """The kernel with its tiling actions applied."""
+    ids = itertools.count(max(ranges_of(kernel), default=-1) + 1)
+    kernel = merge_ranges(kernel, ids)
+    if not ranges_of(kernel):
+        return kernel
+    actions: list[Action] = []
+    parallel = len(kernel.src) == 1
+    capabilities = context.target.capabilities
+    for statement in kernel.src:
+        nest = nest_of(statement)
+        if not capabilities.workgroups:
+            actions += choose_lanes(nest, capabilities, ids, parallel and not nest.ordered)
+        elif parallel and not nest.ordered:
+            actions += choose_workgroups(nest, capabilities, ids)
+    return apply(kernel, actions)
+
+
+def merge_ranges(kernel: UOp, ids: Iterator[int]) -> UOp:
+    """Neighbouring ranges that every address walks as one become one range."""
+    changed = True
+    while changed:
+        changed = False
+        for statement in kernel.src:
+            pair = _pair(nest_of(statement))
+            if pair is not None:
+                outer, inner = pair
+                kernel = apply(kernel, [Merge(number(outer), number(inner), next(ids))])
+                changed = True
+                break
+    return kernel
+
+
+def _pair(nest: Nest) -> tuple[UOp, UOp] | None:
+    groups = [nest.loops, *[ranges for _, ranges in nest.reductions]]
+    for group in groups:
+        ordered = sorted(group, key=number)
+        for outer, inner in itertools.pairwise(ordered):
+            if mergeable(nest, outer, inner):
+                return outer, inner
+    return None
+
+

@@ -1,0 +1,172 @@
+"""What a kernel does to memory: its accesses as sums of ranges, and which ranges belong where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tinycore.codegen.affine import Affine, affine
+from tinycore.ir import UOp, ops
+
+DYNAMIC = 1 << 10
+"""What a bound that is not a constant is taken for."""
+
+
+def bound(node: UOp) -> int:
+    """Iterations of a range; the largest number where it is symbolic."""
+    return int(node.src[0].arg[0]) if node.src[0].is_const else node.src[0].vmax
+
+
+def is_static(node: UOp) -> bool:
+    """Whether the number of iterations is a constant."""
+    return node.src[0].is_const
+
+
+def number(node: UOp) -> int:
+    """The id of a range."""
+    return int(node.arg[0])
+
+
+@dataclass(frozen=True)
+class Access:
+    """One LOAD or STORE.
+
+    Attributes
+    ----------
+    node: the LOAD or STORE.
+    form: its address as a sum.
+    inside: the reduction that it is repeated by, or None.
+    """
+
+    node: UOp
+    form: Affine
+    inside: UOp | None
+
+    def stride(self, of: UOp) -> int | None:
+        """By how many elements the address moves with a range; None where that is not constant."""
+        if not self.form.depends_only_linearly(of):
+            return None
+        return self.form.factor(of)
+
+
+@dataclass(frozen=True)
+class Nest:
+    """One STORE with its loops.
+
+    Attributes
+    ----------
+    store: the statement.
+    loops: its free ranges that may be tiled, outermost first.
+    ordered: its ranges whose order matters.
+    reductions: every REDUCE below it, with the ranges that it consumes.
+    accesses: every LOAD, and the STORE itself first.
+    """
+
+    store: UOp
+    loops: tuple[UOp, ...]
+    ordered: tuple[UOp, ...]
+    reductions: tuple[tuple[UOp, tuple[UOp, ...]], ...]
+    accesses: tuple[Access, ...]
+
+    def within(self, reduction: UOp) -> list[Access]:
+        """The accesses that a reduction repeats."""
+        return [access for access in self.accesses if access.inside is reduction]
+
+    @property
+    def work(self) -> int:
+        """Iterations of everything."""
+        total = 1
+        for node in (*self.loops, *self.ordered):
+            total *= bound(node)
+        inner = 1
+        for _, ranges in self.reductions:
+            count = 1
+            for node in ranges:
+                count *= bound(node)
+            inner = max(inner, count)
+        return total * inner
+
+
+def nest_of(store: UOp) -> Nest:
+    """The loops and accesses of one STORE."""
+    free = sorted(store.ranges, key=number)
+    reductions: list[tuple[UOp, tuple[UOp, ...]]] = []
+    accesses = [Access(store, affine(store.src[1]), None)]
+    inside: dict[UOp, UOp | None] = {store: None}
+    order = store.toposort()
+    for node in reversed(order):
+        if node not in inside:
+            continue
+        here = inside[node]
+        if node.op is ops.REDUCE:
+            reductions.append((node, tuple([r for r in node.src[1:] if r.op is ops.RANGE])))
+            here = node
+        for operand in node.src:
+            inside[operand] = here
+        if node.op is ops.LOAD:
+            accesses.append(Access(node, affine(node.src[1]), inside[node]))
+    return Nest(
+        store,
+        tuple([r for r in free if r.arg[1] == "loop"]),
+        tuple([r for r in free if r.arg[1] == "ordered"]),
+        tuple(reversed(reductions)),
+        tuple(accesses),
+    )
+
+
+def mergeable(nest: Nest, outer: UOp, inner: UOp) -> bool:
+    """Whether two neighbouring ranges only ever occur as ``outer * bound(inner) + inner`` in addresses."""
+    if not is_static(inner) or not is_static(outer):
+        return False
+    size = bound(inner)
+    for access in nest.accesses:
+        a, b = access.stride(outer), access.stride(inner)
+        if a is None or b is None or a != b * size:
+            return False
+    return not (_used_outside_addresses(nest.store, outer) or _used_outside_addresses(nest.store, inner))
+
+
+def _used_outside_addresses(store: UOp, wanted: UOp) -> bool:
+    stack: list[UOp] = [store.src[2], store.src[3]]
+    seen: set[UOp] = set()
+    while stack:
+        node = stack.pop()
+        if node is wanted:
+            return True
+        if node in seen or not node.mask & ops.RANGE.bit:
+            continue
+        seen.add(node)
+        if node.op is ops.LOAD:
+            stack.append(node.src[2])
+        elif node.op is ops.REDUCE:
+            stack.append(node.src[0])
+            stack.extend(r.src[0] for r in node.src[1:])
+        else:
+            stack.extend(node.src)
+    return False
+
+
+def largest_itemsize(nest: Nest) -> int:
+    """Bytes of the widest element that the kernel loads, stores or computes with."""
+    sizes = [
+        node.dtype.itemsize
+        for node in nest.store.toposort()
+        if node.op.elementwise or node.op in (ops.LOAD, ops.REDUCE)
+    ]
+    return max([*sizes, nest.store.src[2].dtype.itemsize, 1])
+
+
+def divisor_near(total: int, wanted: int, multiple: int) -> int:
+    """A multiple of `multiple` near `wanted`, one that divides `total` if there is one within a factor of 2.
+
+    >>> divisor_near(1000, 130, 8), divisor_near(127, 32, 8)
+    (200, 32)
+    """
+    rounded = max(multiple, -(-wanted // multiple) * multiple)
+    fitting = [size for size in range(multiple, 2 * rounded + 1, multiple) if total % size == 0 and 2 * size >= wanted]
+    return min(fitting, key=lambda size: abs(size - wanted)) if fitting else rounded
+
+
+def loops_of(nests: Sequence[Nest]) -> list[UOp]:
+    """All tileable ranges of several stores, outermost first, each once."""
+    return sorted({r for nest in nests for r in nest.loops}, key=number)

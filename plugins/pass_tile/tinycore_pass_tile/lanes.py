@@ -1,0 +1,256 @@
+"""Tiling for processors with vector registers and threads: which range gets the lanes, which are unrolled.
+
+Rules of thumb, measured on AVX-512 and kept general: lanes go to the range that most accesses walk with
+stride 1; a contraction keeps a tile of accumulators in registers, rows times vectors, as large as the register
+file allows; anything else is unrolled until the latency of its reduction is hidden.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tinycore.codegen.tiling import Action, Bind, Order, Split
+from tinycore.ir import Capabilities, UOp
+from tinycore_pass_tile.analysis import (
+    Access,
+    Nest,
+    bound,
+    divisor_near,
+    is_static,
+    largest_itemsize,
+    number,
+)
+
+INSIDE = 4.0
+"""How much more an access inside a reduction counts than one outside."""
+SERIAL_WORK = 1 << 14
+"""Kernels of fewer iterations are not worth waking a thread for."""
+CHUNKS_PER_THREAD = 4
+LEAST_CHUNK = 1 << 13
+
+
+@dataclass
+class _Plan:
+    """The actions chosen so far for one store."""
+
+    ids: Iterator[int]
+    actions: list[Action] = field(default_factory=list)
+    outer: list[int] = field(default_factory=list)
+
+
+def choose_lanes(nest: Nest, capabilities: Capabilities, ids: Iterator[int], parallel: bool) -> list[Action]:
+    """The actions for one store (its ranges are merged already)."""
+    plan = _Plan(ids)
+    lanes = max(1, capabilities.vector_bytes // largest_itemsize(nest))
+    vector = _vector_range(nest, lanes)
+    rows = _row_ranges(nest, vector)
+    tile = _tile(nest, vector, rows, lanes, capabilities)
+    grid = _parallel(nest, plan, vector, tile, capabilities) if parallel else None
+    renamed = {number(node): number(node) for node in nest.loops}
+    if grid is not None:
+        renamed[grid[0]] = grid[1]
+    for node, size in tile.rows:
+        _unroll_rows(plan, renamed[number(node)], node, size, grid)
+    if vector is not None and vector in nest.loops:
+        _vectorize(plan, renamed[number(vector)], vector, tile.lanes, tile.vectors,
+                   exact=grid is None or grid[0] != number(vector) or grid[2])
+    for reduction, ranges in nest.reductions:
+        _reduction(plan, nest, reduction, ranges, vector, lanes, tile)
+    _order(plan, nest, vector, grid, tile, renamed)
+    return plan.actions
+
+
+# --- choosing ---------------------------------------------------------------------------------------------
+
+
+def _score(accesses: list[Access], candidate: UOp) -> float:
+    total = 0.0
+    for access in accesses:
+        stride = access.stride(candidate)
+        store = access.node.op.statement
+        weight = INSIDE if access.inside is not None else 1.0
+        if stride == 1:
+            total += weight * (2.0 if store else 1.0)
+        elif stride == 0 and not store:
+            total += weight * 0.5
+        else:
+            total -= weight * 1.5
+    return total
+
+
+def _vector_range(nest: Nest, lanes: int) -> UOp | None:
+    """The range of the store that gets the lanes, or None when the reductions should have them (or nobody)."""
+    if lanes < 2:
+        return None
+    best, best_score = None, 0.0
+    for candidate in nest.loops:
+        if is_static(candidate) and bound(candidate) < 4:
+            continue
+        score = _score(list(nest.accesses), candidate)
+        if is_static(candidate) and bound(candidate) < lanes:
+            score *= bound(candidate) / lanes
+        if score > best_score:
+            best, best_score = candidate, score
+    inner = 0.0
+    for reduction, ranges in nest.reductions:
+        if best is not None and best not in reduction.ranges:
+            continue  # it can have lanes of its own
+        inner += max([_score(nest.within(reduction), r) for r in ranges if bound(r) >= lanes], default=0.0)
+    return best if best is not None and best_score >= inner else (None if inner > 0 else best)
+
+
+def _row_ranges(nest: Nest, vector: UOp | None) -> list[UOp]:
+    """Ranges along which loads inside a reduction are reused, the innermost first."""
+    result = []
+    for candidate in reversed(nest.loops):
+        if candidate is vector or not is_static(candidate) or bound(candidate) < 2:
+            continue
+        for reduction, _ in nest.reductions:
+            loads = nest.within(reduction)
+            strides = [access.stride(candidate) for access in loads]
+            if candidate in reduction.ranges and 0 in strides and any(s != 0 for s in strides):
+                result.append(candidate)
+                break
+    return result
+
+
+@dataclass
+class _Tile:
+    """Sizes of the register tile: lanes times vectors, times rows."""
+
+    lanes: int
+    vectors: int
+    rows: list[tuple[UOp, int]]
+    contraction: bool
+
+
+def _tile(nest: Nest, vector: UOp | None, rows: list[UOp], lanes: int, capabilities: Capabilities) -> _Tile:
+    registers = capabilities.vector_registers
+    if vector is None:
+        # Lanes along the reduction: a square of accumulators, each a vector.
+        sizes = [4 if registers >= 32 else 2] * 2
+        chosen = [(r, _row_size(bound(r), size)) for r, size in zip(rows[:2], sizes, strict=False)]
+        return _Tile(lanes, 1, chosen, bool(rows))
+    while lanes > bound(vector) and lanes > 1:
+        lanes //= 2
+    if not rows:
+        if any(vector in reduction.ranges for reduction, _ in nest.reductions):
+            vectors = 4  # independent sums
+        else:
+            vectors = 4 if len(nest.store.toposort()) < 60 else 1
+        while vectors > 1 and bound(vector) < 2 * lanes * vectors:
+            vectors //= 2
+        return _Tile(lanes, vectors, [], False)
+    vectors = 2 if bound(vector) >= 2 * lanes else 1
+    most = max(1, (registers - vectors - 1) // vectors)
+    return _Tile(lanes, vectors, [(rows[0], _row_size(bound(rows[0]), min(most, 12)))], True)
+
+
+def _row_size(total: int, most: int) -> int:
+    """How many rows a tile has: all of a few, else a divisor that is not much smaller than the most."""
+    if total <= most:
+        return total
+    fitting = [size for size in range(max(2, most // 2), most + 1) if total % size == 0]
+    return max(fitting) if fitting else max(2, min(most, 8))
+
+
+# --- writing actions --------------------------------------------------------------------------------------
+
+
+def _parallel(nest: Nest, plan: _Plan, vector: UOp | None, tile: _Tile, capabilities: Capabilities
+              ) -> tuple[int, int, bool, int] | None:
+    """Bind chunks of one range to the grid: (its id, id of the rest, whether chunks are all full, grid id)."""
+    if capabilities.threads < 2 or nest.work < SERIAL_WORK or not nest.loops:
+        return None
+    steps = {number(r): size for r, size in tile.rows}
+    if vector is not None:
+        steps[number(vector)] = tile.lanes * tile.vectors
+    best: UOp | None = None
+    for candidate in nest.loops:
+        units = bound(candidate) // steps.get(number(candidate), 1)
+        if units >= 2 * capabilities.threads and candidate is not vector:
+            best = candidate
+            break
+    if best is None:
+        best = max(nest.loops, key=lambda r: bound(r) // steps.get(number(r), 1))
+    step, total = steps.get(number(best), 1), bound(best)
+    if total // step < 2:
+        return None
+    chunks = min(capabilities.threads * CHUNKS_PER_THREAD, max(2, nest.work // LEAST_CHUNK))
+    size = divisor_near(total, max(step, -(-total // chunks)), step) if is_static(best) else max(
+        step, -(-total // chunks // step) * step)
+    outer, inner = next(plan.ids), next(plan.ids)
+    plan.actions += [Split(number(best), size, outer, inner, "bound"), Bind(outer, "global"), Bind(inner, "loop")]
+    return number(best), inner, is_static(best) and total % size == 0, outer
+
+
+def _unroll_rows(plan: _Plan, target: int, node: UOp, size: int, grid: tuple[int, int, bool, int] | None) -> None:
+    outer, inner, rest = next(plan.ids), next(plan.ids), next(plan.ids)
+    plan.actions += [Split(target, size, outer, inner, "peel", rest), Bind(inner, "unroll")]
+    dynamic = grid is not None and grid[0] == number(node) and not grid[2]
+    if not dynamic and is_static(node):
+        plan.actions.append(Bind(rest, "unroll"))
+    plan.outer.append(outer)
+
+
+def _vectorize(plan: _Plan, target: int, node: UOp, lanes: int, vectors: int, exact: bool) -> None:
+    """Split a range into (outer, unroll, vector); what remains is a masked body of its own."""
+    outer, tile, rest = next(plan.ids), next(plan.ids), next(plan.ids)
+    dynamic = not (exact and is_static(node))
+    tail = "peel mask" if dynamic else "peel"
+    plan.actions.append(Split(target, lanes * vectors, outer, tile, tail, rest))  # type: ignore[arg-type]
+    for part in (tile, rest):
+        unrolled, vector = next(plan.ids), next(plan.ids)
+        plan.actions += [Split(part, lanes, unrolled, vector, "mask"), Bind(unrolled, "unroll"),
+                         Bind(vector, "vector")]
+    plan.outer.append(outer)
+
+
+def _reduction(plan: _Plan, nest: Nest, reduction: UOp, ranges: tuple[UOp, ...], vector: UOp | None,
+               lanes: int, tile: _Tile) -> None:
+    """Lanes or unrolling for the ranges that a reduction consumes."""
+    if not ranges:
+        return
+    if vector is not None and vector in reduction.ranges:
+        return
+    loads = nest.within(reduction)
+    best = max(ranges, key=lambda r: _score(loads, r))
+    if lanes > 1 and bound(best) >= lanes and _score(loads, best) > 0:
+        vectors = 1 if tile.rows else 4
+        while vectors > 1 and bound(best) < 2 * lanes * vectors:
+            vectors //= 2
+        _vectorize(plan, number(best), best, lanes, vectors, exact=True)
+    elif not tile.rows and is_static(ranges[-1]) and bound(ranges[-1]) >= 8:
+        outer, inner, rest = next(plan.ids), next(plan.ids), next(plan.ids)
+        plan.actions += [Split(number(ranges[-1]), 4, outer, inner, "peel", rest), Bind(inner, "unroll"),
+                         Bind(rest, "unroll")]
+
+
+def _order(plan: _Plan, nest: Nest, vector: UOp | None, grid: tuple[int, int, bool, int] | None, tile: _Tile,
+           renamed: dict[int, int]) -> None:
+    """Grid first, then the loops as they were, the vector's tiles outside the rows' tiles in a contraction."""
+    splits = {action.range: action for action in plan.actions if isinstance(action, Split)}
+
+    def expanded(target: int) -> list[int]:
+        split = splits.get(target)
+        if split is None:
+            return [target]
+        parts = [*expanded(split.outer), *expanded(split.inner)]
+        return parts if split.rest < 0 else [*parts, *expanded(split.rest)]
+
+    rows = [number(node) for node, _ in tile.rows]
+    vector_id = number(vector) if vector is not None and vector in nest.loops else None
+    order = [number(node) for node in nest.loops if number(node) not in rows and number(node) != vector_id]
+    last = [vector_id] if vector_id is not None else []
+    order += [*last, *rows] if tile.contraction else [*rows, *last]
+    if not tile.contraction and vector_id is not None:
+        # An elementwise nest keeps its own order: the innermost loop should walk memory.
+        order = [number(node) for node in nest.loops]
+    listed = list(itertools.chain.from_iterable(expanded(target) for target in order))
+    if grid is not None:
+        listed.remove(grid[3])
+        listed.insert(0, grid[3])
+    plan.actions.append(Order(tuple(listed)))
+    del renamed

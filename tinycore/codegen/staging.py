@@ -1,0 +1,140 @@
+"""Actions that use memory shared by a work-group: reductions across its work-items, and staged tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinycore.codegen.linearize import TRUE
+from tinycore.errors import CompileError
+from tinycore.ir import UOp, dtypes, ops
+
+ZERO = UOp.const(dtypes.index, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupReduce:
+    """A REDUCE over a `local` range: partial results meet in shared memory, and `final` combines them."""
+
+    range: int
+    final: int
+
+    def __str__(self) -> str:
+        return f"reduce r{self.range} across the work-group by r{self.final}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a kernel loads from buffer `slot` inside range `at` is copied to shared memory first, by all
+    work-items together; `copy` is the loop of that copy."""
+
+    slot: int
+    at: int
+    copy: int
+
+    def __str__(self) -> str:
+        return f"stage buffer {self.slot} inside r{self.at} in shared memory, copied by r{self.copy}"
+
+
+def _range(number: int, bound: int, kind: str) -> UOp:
+    return UOp(ops.RANGE, dtypes.index, (UOp.const(dtypes.index, bound),), (number, kind))
+
+
+def _find(kernel: UOp, number: int) -> UOp:
+    for node in kernel.toposort():
+        if node.op is ops.RANGE and node.arg[0] == number:
+            return node
+    raise CompileError(f"the kernel has no range r{number}")
+
+
+def _scratches(kernel: UOp) -> int:
+    return sum(node.op is ops.SCRATCH for node in kernel.toposort())
+
+
+def group_reduce(kernel: UOp, action: GroupReduce) -> UOp:
+    """See `GroupReduce`. Only one work-item of each group stores the result."""
+    local = _find(kernel, action.range)
+    size = int(local.src[0].arg[0])
+    mapping: dict[UOp, UOp] = {}
+    count = _scratches(kernel)
+    for node in kernel.toposort():
+        if node.op is ops.REDUCE and local in node.src[1:]:
+            value = node.src[0].substitute(mapping)
+            kept = tuple([r for r in node.src[1:] if r is not local])
+            partial = node.replace(src=(value, *kept)) if kept else value
+            scratch = UOp(ops.SCRATCH, node.dtype, (), ("local", count, (size,)))
+            count += 1
+            store = UOp(ops.STORE, dtypes.void, (scratch, local, partial, TRUE))
+            ready = UOp(ops.AFTER, node.dtype, (scratch, UOp(ops.BARRIER, dtypes.void, (store,))))
+            final = _range(action.final, size, "reduce")
+            load = UOp(ops.LOAD, node.dtype, (ready, final, TRUE), 1)
+            mapping[node] = UOp(ops.REDUCE, node.dtype, (load, final), node.arg)
+    statements = []
+    first = local.eq(0)
+    for statement in kernel.src:
+        changed = statement.substitute(mapping)
+        if changed is not statement and local not in statement.ranges:
+            gate = changed.src[3]
+            changed = changed.replace(src=(*changed.src[:3], first if gate is TRUE else gate & first))
+        statements.append(changed)
+    return kernel.replace(src=tuple(statements))
+
+
+def stage(kernel: UOp, action: Stage) -> UOp:
+    """See `Stage`. The tile is what the ranges inside `at` span: local, unrolled, vector and reduce ranges."""
+    at = _find(kernel, action.at)
+    loads = [n for n in kernel.toposort()
+             if n.op is ops.LOAD and n.src[0].op is ops.PARAM and n.src[0].arg[0] == action.slot and at in n.ranges]
+    local = sorted((n for n in kernel.toposort() if n.op is ops.RANGE and n.arg[1] == "local"),
+                   key=lambda n: int(n.arg[0]))
+    mapping: dict[UOp, UOp] = {}
+    for load in loads:
+        mapping[load] = _staged(load, at, local, action.copy, _scratches(kernel) + len(mapping))
+    return kernel.substitute(mapping)
+
+
+def _staged(load: UOp, at: UOp, local: list[UOp], copy: int, number: int) -> UOp:
+    """The load of a tile in shared memory that the work-items fill together."""
+    inside = sorted((r for r in load.ranges if _is_inside(r, at)), key=lambda r: int(r.arg[0]))
+    sizes = [int(r.src[0].arg[0]) for r in inside]
+    total = 1
+    for size in sizes:
+        total *= size
+    items = 1
+    for r in local:
+        items *= int(r.src[0].arg[0])
+    scratch = UOp(ops.SCRATCH, load.dtype, (), ("local", number, (total,)))
+    item = ZERO
+    for r in local:
+        item = item * r.src[0] + r if item is not ZERO else r
+    rounds = -(-total // items)
+    position, loops = item, ()
+    if rounds > 1:
+        loop = _range(copy, rounds, "loop")
+        position, loops = loop * items + item, (loop,)
+    mapping: dict[UOp, UOp] = {}
+    stride = total
+    for r, size in zip(inside, sizes, strict=True):
+        stride //= size
+        part = position // stride if stride > 1 else position
+        mapping[r] = part % size if stride * size < total or total % items else part
+    full = TRUE if total % items == 0 else position < total
+    gate = load.src[2].substitute(mapping)
+    gate = gate if full is TRUE else full if gate is TRUE else gate & full
+    source = load.replace(src=(load.src[0], load.src[1].substitute(mapping), gate))
+    store = UOp(ops.STORE, dtypes.void, (scratch, position, source, full))
+    filled = UOp(ops.END, dtypes.void, (store, *loops)) if loops else store
+    ready = UOp(ops.AFTER, load.dtype, (scratch, UOp(ops.BARRIER, dtypes.void, (filled,))))
+    index = ZERO
+    stride = total
+    for r, size in zip(inside, sizes, strict=True):
+        stride //= size
+        term = r if stride == 1 else r * stride
+        index = term if index is ZERO else index + term
+    return UOp(ops.LOAD, load.dtype, (ready, index, TRUE), 1)
+
+
+def _is_inside(candidate: UOp, at: UOp) -> bool:
+    """Whether a range varies within one iteration of `at`."""
+    if candidate is at or candidate.arg[1] == "global":
+        return False
+    return candidate.arg[1] in ("local", "unroll", "vector") or candidate.arg[0] > at.arg[0]

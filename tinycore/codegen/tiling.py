@@ -1,0 +1,317 @@
+"""Tiling decisions as data: a list of actions that can be printed, replayed, searched and cached.
+
+An action names ranges by their ids in the kernel that it is applied to; new ranges get the ids that the
+action says. `apply` answers the tiled kernel, with the actions kept as the `info` of its SINK.
+
+>>> print(Split(0, 16, outer=7, inner=8, tail="peel"))
+split r0 by 16 -> r7, r8 (peel)
+
+What becomes of a rest that `size` does not divide is said by `tail`:
+
+- ``bound``: the inner range ends early, its bound is ``min(size, N - outer * size)``;
+- ``peel``: the whole tiles, then a second body for the rest, its inner range as long as the rest;
+- ``peel mask``: a second body of full size in which what lies outside is masked;
+- ``mask``: one body, masked everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tinycore.codegen.linearize import TRUE, identity
+from tinycore.codegen.staging import GroupReduce, Stage, group_reduce, stage
+from tinycore.errors import CompileError
+from tinycore.ir import UOp, dtypes, ops, toposort
+
+Tail = Literal["bound", "peel", "peel mask", "mask"]
+ZERO = UOp.const(dtypes.index, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """``range = outer * size + inner``; a `peel` tail gets the range `rest` (and its own copies of nothing else)."""
+
+    range: int
+    size: int
+    outer: int
+    inner: int
+    tail: Tail = "mask"
+    rest: int = -1
+
+    def __str__(self) -> str:
+        return f"split r{self.range} by {self.size} -> r{self.outer}, r{self.inner} ({self.tail})"
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """Say what a range is bound to: loop, global, local, vector, unroll."""
+
+    range: int
+    kind: str
+
+    def __str__(self) -> str:
+        return f"bind r{self.range} to {self.kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Two neighbouring ranges become one: ``merged = outer * bound(inner) + inner``, where all addresses allow it."""
+
+    outer: int
+    inner: int
+    merged: int
+
+    def __str__(self) -> str:
+        return f"merge r{self.outer}, r{self.inner} -> r{self.merged}"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Nest these ranges in this order, outermost first; the others stay inside, in their order."""
+
+    ranges: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return "order " + ", ".join(f"r{number}" for number in self.ranges)
+
+
+@dataclass(frozen=True, slots=True)
+class Flatten:
+    """Two ranges become one by division and remainder, whatever the addresses (a grid has three dimensions)."""
+
+    outer: int
+    inner: int
+    merged: int
+
+    def __str__(self) -> str:
+        return f"flatten r{self.outer}, r{self.inner} -> r{self.merged}"
+
+
+Action = Split | Bind | Merge | Order | Flatten | GroupReduce | Stage
+
+
+def apply(kernel: UOp, actions: Sequence[Action]) -> UOp:
+    """The kernel with the actions carried out in order.
+
+    A range that an earlier action declared but did not need (one iteration, no rest) has gone, and actions on
+    it do nothing. Raises CompileError for an action on a range that never was.
+    """
+    declared: set[int] = set()
+    for action in actions:
+        if isinstance(action, Split):
+            declared |= {action.outer, action.inner, action.rest}
+        if isinstance(action, Split | Bind) and action.range in declared and action.range not in ranges_of(kernel):
+            continue
+        kernel = _APPLY[type(action)](kernel, action)
+    return kernel.replace(arg=(*(kernel.arg or ()), *actions))
+
+
+def ranges_of(kernel: UOp) -> dict[int, UOp]:
+    """Every RANGE of a kernel by its id."""
+    found: dict[int, UOp] = {}
+    for node in kernel.toposort():
+        if node.op is ops.RANGE:
+            found[int(node.arg[0])] = node
+    return found
+
+
+def _range(kernel: UOp, number: int) -> UOp:
+    try:
+        return ranges_of(kernel)[number]
+    except KeyError:
+        raise CompileError(f"the kernel has no range r{number}") from None
+
+
+def _make(number: int, bound: UOp | int, kind: str) -> UOp:
+    bound = bound if isinstance(bound, UOp) else UOp.const(dtypes.index, bound)
+    if bound.is_const and bound.arg[0] == 1:
+        return ZERO
+    return UOp(ops.RANGE, dtypes.index, (bound,), (number, kind))
+
+
+# --- rebuilding -------------------------------------------------------------------------------------------
+
+
+def _rebuild(roots: Iterable[UOp], old: UOp, new: UOp, parts: Sequence[UOp], valid: UOp | None) -> dict[UOp, UOp]:
+    """Every node below the roots with a range exchanged.
+
+    `parts` are the ranges that a REDUCE over `old` consumes instead. Under `valid`, loads and stores that
+    depended on the range are guarded, and a reduction over it ignores what lies outside.
+    """
+    memo: dict[UOp, UOp] = {old: new}
+    touched = {old}
+    for node in toposort(roots):
+        if node is old:
+            continue
+        if touched.isdisjoint(node.src):
+            memo[node] = node
+            continue
+        touched.add(node)
+        src = [memo[operand] for operand in node.src]
+        if node.op in (ops.REDUCE, ops.END) and old in node.src[1:]:
+            kept = [memo[r] for r in node.src[1:] if r is not old]
+            value = src[0]
+            if valid is not None and node.op is ops.REDUCE:
+                neutral = UOp.const(node.dtype, identity(node.arg[0], node.dtype))
+                value = valid.where(value, neutral)
+            memo[node] = node.replace(src=(value, *kept, *[p for p in parts if p.op is ops.RANGE]))
+        elif valid is not None and node.op is ops.LOAD and old in node.ranges:
+            memo[node] = node.replace(src=(src[0], src[1], _both(src[2], valid)))
+        elif valid is not None and node.op is ops.STORE and old in node.ranges:
+            memo[node] = node.replace(src=(src[0], src[1], src[2], _both(src[3], valid)))
+        else:
+            memo[node] = node.replace(src=tuple(src))
+    return memo
+
+
+def _both(a: UOp, b: UOp) -> UOp:
+    return b if a is TRUE else a & b
+
+
+def _everywhere(kernel: UOp, old: UOp, new: UOp, parts: Sequence[UOp], valid: UOp | None = None) -> UOp:
+    return _rebuild((kernel,), old, new, parts, valid)[kernel]
+
+
+# --- the actions ------------------------------------------------------------------------------------------
+
+
+def _split(kernel: UOp, action: Split) -> UOp:
+    old = _range(kernel, action.range)
+    (bound,), kind = old.src, str(old.arg[1])
+    size = UOp.const(dtypes.index, action.size)
+    whole = bound.is_const and bound.arg[0] % action.size == 0
+    inner = _make(action.inner, action.size, kind)
+    if whole or action.tail == "mask":
+        rounded = int(bound.arg[0]) // action.size if whole else (
+            -(-int(bound.arg[0]) // action.size) if bound.is_const else (bound + (action.size - 1)) // size
+        )
+        outer = _make(action.outer, rounded, kind)
+        joined = _join(outer, size, inner)
+        return _everywhere(kernel, old, joined, (outer, inner), None if whole else joined < bound)
+    if action.tail == "bound":
+        count = -(-int(bound.arg[0]) // action.size) if bound.is_const else (bound + (action.size - 1)) // size
+        outer = _make(action.outer, count, kind)
+        rest = UOp(ops.MIN, dtypes.index, (bound - outer * size, size))
+        inner = _make(action.inner, rest, kind)
+        return _everywhere(kernel, old, _join(outer, size, inner), (outer, inner))
+    return _peel(kernel, action, old, size, inner)
+
+
+def _join(outer: UOp, size: UOp, inner: UOp) -> UOp:
+    if outer is ZERO:
+        return inner
+    return outer * size if inner is ZERO else outer * size + inner
+
+
+def _peel(kernel: UOp, action: Split, old: UOp, size: UOp, inner: UOp) -> UOp:
+    (bound,), kind = old.src, str(old.arg[1])
+    if bound.is_const:
+        tiles: UOp | int = int(bound.arg[0]) // action.size
+        start = UOp.const(dtypes.index, int(tiles) * action.size)
+        rest: UOp | int = int(bound.arg[0]) - int(start.arg[0])
+    else:
+        tiles = bound // size
+        start = tiles * size
+        rest = bound - start
+    if action.tail == "peel mask":
+        last = _make(action.rest, action.size, kind)
+    else:
+        last = _make(action.rest, rest, kind)
+    at_end = start + last if last is not ZERO else start
+    valid = at_end < bound if action.tail == "peel mask" else None
+
+    def second(root: UOp) -> UOp:
+        return _rebuild((root,), old, at_end, (last,), valid)[root]
+
+    if bound.is_const and bound.arg[0] < action.size:
+        return _replace_bodies(kernel, old, lambda root: (second(root),))
+    outer = _make(action.outer, tiles, kind)
+    joined = _join(outer, size, inner)
+    return _replace_bodies(
+        kernel, old, lambda root: (_rebuild((root,), old, joined, (outer, inner), None)[root], second(root))
+    )
+
+
+def _replace_bodies(kernel: UOp, old: UOp, bodies: Callable[[UOp], tuple[UOp, ...]]) -> UOp:
+    """Stores over the range become several stores; reductions over it become several, joined by their monoid."""
+    memo: dict[UOp, UOp] = {}
+    for node in kernel.toposort():
+        if node.op is ops.REDUCE and old in node.src[1:]:
+            inner = node.replace(src=tuple([memo[operand] for operand in node.src]))
+            several = bodies(inner)
+            result = several[0]
+            for other in several[1:]:
+                result = UOp(node.arg[0], node.dtype, (result, other))
+            memo[node] = result
+        elif node.op is ops.SINK:
+            stores: list[UOp] = []
+            for statement in node.src:
+                current = memo[statement]
+                stores.extend(bodies(current) if old in current.ranges else (current,))
+            memo[node] = node.replace(src=tuple(stores))
+        elif any(memo[operand] is not operand for operand in node.src):
+            memo[node] = node.replace(src=tuple([memo[operand] for operand in node.src]))
+        else:
+            memo[node] = node
+    return memo[kernel]
+
+
+def _bind(kernel: UOp, action: Bind) -> UOp:
+    old = _range(kernel, action.range)
+    new = old.replace(arg=(action.range, action.kind))
+    return _everywhere(kernel, old, new, (new,))
+
+
+def _merge(kernel: UOp, action: Merge) -> UOp:
+    outer, inner = _range(kernel, action.outer), _range(kernel, action.inner)
+    merged = _make(action.merged, _product(outer.src[0], inner.src[0]), str(inner.arg[1]))
+    # Where every address has factor(outer) == factor(inner) * bound(inner), the sum of both is one term.
+    kernel = _everywhere(kernel, outer, ZERO, ())
+    return _everywhere(kernel, inner, merged, (merged,))
+
+
+def _flatten(kernel: UOp, action: Flatten) -> UOp:
+    outer, inner = _range(kernel, action.outer), _range(kernel, action.inner)
+    size = inner.src[0]
+    merged = _make(action.merged, _product(outer.src[0], size), str(inner.arg[1]))
+    kernel = _everywhere(kernel, outer, merged // size, ())
+    return _everywhere(kernel, inner, merged % size, (merged,))
+
+
+def _product(a: UOp, b: UOp) -> UOp:
+    if a.is_const and b.is_const:
+        return UOp.const(dtypes.index, int(a.arg[0]) * int(b.arg[0]))
+    return a * b
+
+
+def _order(kernel: UOp, action: Order) -> UOp:
+    found = ranges_of(kernel)
+    listed = [number for number in action.ranges if number in found]
+    rest = sorted(number for number in found if number not in listed)
+    mapping = {
+        found[number]: found[number].replace(arg=(position, found[number].arg[1]))
+        for position, number in enumerate([*listed, *rest])
+    }
+    return _renumber(kernel, mapping)
+
+
+def _renumber(kernel: UOp, mapping: Mapping[UOp, UOp]) -> UOp:
+    memo: dict[UOp, UOp] = {}
+    for node in kernel.toposort():
+        src = tuple([memo[operand] for operand in node.src])
+        arg = mapping[node].arg if node in mapping else node.arg
+        memo[node] = node if src == node.src and arg == node.arg else node.replace(src=src, arg=arg)
+    return memo[kernel]
+
+
+_APPLY: dict[type, Callable[..., UOp]] = {
+    Split: _split,
+    Bind: _bind,
+    Merge: _merge,
+    Order: _order,
+    Flatten: _flatten,
+    GroupReduce: group_reduce,
+    Stage: stage,
+}
