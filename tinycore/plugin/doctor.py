@@ -86,7 +86,7 @@ def _plugins(plugins: Iterable[Plugin], probes: Iterable[Probe]) -> Iterator[Fin
             yield Finding("ok", f"{plugin.title}: loads in {found.import_ms:.0f} ms", str(plugin.root or ""))
         for name, error in (found.devices if found else {}).items():
             if error:
-                yield Finding("warning", f"device {name} does not open: {error}", plugin.title)
+                yield Finding("warning", error, name)
             else:
                 yield Finding("ok", f"device {name} opens", (found.targets if found else {}).get(name, ""))
 

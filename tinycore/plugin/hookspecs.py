@@ -77,7 +77,7 @@ class HookSpecs:
 
         @hookimpl
         def tinycore_passes():
-            return [PassSpec("count", "late", run=lambda graph, *context: graph, after=("tile",))]
+            return [PassSpec("count", "late", run=lambda graph, context: graph, after=("tile",))]
         ```
         """
 

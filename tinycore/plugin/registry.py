@@ -18,7 +18,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -101,11 +101,18 @@ def assemble(plugins: Iterable[Plugin]) -> Registry:
         versions=tuple(
             (p.distribution, p.version) for p in plugins if p.usable and p.id not in hooks.failures
         ),
+        sources=tuple(p.root for p in plugins if p.root and p.usable and _compiles(p)),
         missing=MappingProxyType(_missing(plugins, backends)),
         select_device=hooks.select_device if hooks.implementers("tinycore_select_device") else None,
         observers=(hooks.emit,) if hooks.implementers("tinycore_on_event") else (),
     )
     return Registry(plugins, used, hooks, tuple(clashes))
+
+
+def _compiles(plugin: Plugin) -> bool:
+    """Whether its code or rules can change what a kernel becomes."""
+    manifest = plugin.manifest
+    return manifest is None or bool(manifest.passes or manifest.rules or manifest.hooks)
 
 
 def _claims(kind: str, found: Iterable[tuple[Plugin, str]], clashes: list[str]) -> dict[str, str]:
@@ -134,11 +141,10 @@ def _guarded(plugin: Plugin, name: str, action: Callable[..., Any], *arguments: 
     except BackendUnavailable:
         raise
     except (Exception, SystemExit) as error:
-        what = error.what if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+        cause = error.what if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+        what = f"device {name!r} of {plugin.title} cannot be used: {cause}"
         hint = f"`tinycore doctor` says more; `tinycore plugins disable {plugin.id}` switches it off"
-        raise BackendUnavailable(
-            f"device {name!r} cannot be used: {what}", where=plugin.title, hint=hint
-        ) from error
+        raise BackendUnavailable(what, hint=hint) from error
 
 
 def _compile_only(name: str, title: str) -> Any:
@@ -179,6 +185,7 @@ def _backends(hooks: Hooks, clashes: list[str]) -> dict[str, BackendSpec]:
 def _named(plugin: Plugin, spec: PassSpec) -> PassSpec:
     """The same pass, with its plugin's name added to whatever it raises."""
 
+    @wraps(spec.run)
     def run(*arguments: Any, **options: Any) -> Any:
         try:
             return spec.run(*arguments, **options)
