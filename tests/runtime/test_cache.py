@@ -6,7 +6,6 @@ import errno
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import warnings
@@ -165,7 +164,8 @@ def test_a_directory_that_others_may_write_is_refused(tmp_path: Path, mode: int)
     root = tmp_path / "root"
     root.mkdir()
     root.chmod(mode)
-    with pytest.warns(CacheWarning, match="chmod go-w"):
+    fix = "set TINYCORE_CACHE_DIR" if mode & 0o1000 else "run: chmod go-w"
+    with pytest.warns(CacheWarning, match=fix):
         cache = DiskCache(root, "kernels")
     cache.put(KEY, b"content")
     assert cache.get(KEY) is None
@@ -201,12 +201,16 @@ def test_a_full_or_read_only_disk_warns_once_and_still_serves(
     cache.put(KEY, b"content")
     attempts = 0
 
-    def failing(*args: object, **options: object) -> tuple[int, str]:
-        nonlocal attempts
-        attempts += 1
-        raise OSError(code, os.strerror(code))
+    original = os.open
 
-    monkeypatch.setattr(tempfile, "mkstemp", failing)
+    def failing(path: str, flags: int, mode: int = 0o777) -> int:
+        nonlocal attempts
+        if flags & os.O_CREAT:
+            attempts += 1
+            raise OSError(code, os.strerror(code))
+        return original(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", failing)
     with pytest.warns(CacheWarning, match="going on without") as seen:
         cache.put(OTHER, b"more")
         cache.put(OTHER, b"more")
