@@ -229,7 +229,8 @@ def _run(name: str, stage: Stage, root: UOp, context: Any, persistent: Memo | No
         kept = persistent.of((stage.groups, stage.accept, getattr(context, "target", None)))
         for node in root.toposort():
             if node in kept:
-                memo[node] = kept[node] or node
+                final = kept[node]
+                memo[node] = node if final is None else final
     monitor = Monitor(name, stage)
     try:
         result, _ = drive.DRIVERS[stage.strategy](root, table, stage.mask, context, monitor, memo, origins.uniter())

@@ -15,9 +15,38 @@ from tinycore.ir import dims, dtypes
 from tinycore.ir.dtypes import DType, Scalar
 from tinycore.ir.ops import MONOIDS, Op, ops
 from tinycore.ir.uop import Shape, UOp
-from tinycore.rules.fold import fold, fold_values
 
-__all__ = ["Bits", "Exact", "alu", "as_node", "build", "coerce", "const", "fold", "frozen", "like"]
+__all__ = [
+    "Bits",
+    "Exact",
+    "all_of",
+    "alu",
+    "argsort",
+    "as_node",
+    "bounded_range",
+    "build",
+    "coerce",
+    "const",
+    "dim_add",
+    "dim_floordiv",
+    "dim_max",
+    "dim_min",
+    "dim_mod",
+    "dim_mul",
+    "dim_sub",
+    "frozen",
+    "identity",
+    "is_inf",
+    "is_nan",
+    "like",
+    "prod",
+    "shift_left",
+    "surely_eq",
+    "surely_le",
+    "surely_lt",
+    "surely_ne",
+    "total",
+]
 
 LIMIT = 1 << 20
 """Longest ``range`` and widest shift that a rule may ask for."""
@@ -91,7 +120,7 @@ def alu(op: Op, *operands: Any) -> UOp:
     """An elementwise node of operands whose dtype is known only now; numbers take it from the others."""
     variable = [spec.split(":")[0] == "T" for spec in op.operands]
     model = next((x for x, same in zip(operands, variable, strict=True) if same and isinstance(x, UOp)), None)
-    any_node = model or next((x for x in operands if isinstance(x, UOp)), None)
+    any_node = next((x for x in operands if isinstance(x, UOp)), None)
     if any_node is None:
         raise TypeError(f"the dtype of the operands of {op.name} is not known; write const(dtype, value)")
     dtype = model.dtype if model is not None else None
@@ -264,11 +293,3 @@ def is_nan(value: Scalar) -> bool:
 def is_inf(value: Scalar) -> bool:
     """Whether a number is an infinity."""
     return isinstance(value, float) and math.isinf(value)
-
-
-def scalar_fold(op: Op, dtype: DType, *values: Scalar) -> Scalar:
-    """What an op answers for numbers, in a dtype; raises TypeError for ops without a folding."""
-    result = fold_values(op, dtype, dtype, values)
-    if result is None:
-        raise TypeError(f"{op.name} is not folded")
-    return result
