@@ -28,6 +28,18 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 STAMP = VENV / "tinycore-workspace.sha256"
 
+COMPILE_RULES = """
+import sys
+from pathlib import Path
+from tinycore.rules import cache
+for path in map(Path, sys.argv[1:]):
+    text = path.read_text(encoding="utf-8")
+    target = cache.shipped_path(path, cache.key_of(text))
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(cache.sealed(cache.compile_text(text, path.name)), encoding="utf-8")
+"""
+"""Runs with the workspace's Python, because this file knows nothing but the standard library."""
+
 
 def say(message: str) -> None:
     """One line about what happens next, in order with the output of child processes."""
@@ -110,9 +122,19 @@ def task_build(arguments: Sequence[str]) -> int:
     if destination == ROOT / "dist":
         shutil.rmtree(destination, ignore_errors=True)
     destination.mkdir(parents=True, exist_ok=True)
-    for project in projects():
-        pip = (PYTHON, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet")
-        require(*pip, "--no-deps", "--no-build-isolation", "--wheel-dir", destination, project)
+    packages = [ROOT / "tinycore", *ROOT.glob("plugins/*/tinycore_*")]
+    rule_files = sorted(path for package in packages for path in package.rglob("*.rules"))
+    try:
+        # Wheels carry compiled rules, so that no user's machine compiles them, or imports the parser.
+        say(f"compiling {len(rule_files)} rule files")
+        if status := subprocess.call([PYTHON, "-c", COMPILE_RULES, *rule_files], cwd=ROOT):
+            return status
+        for project in projects():
+            pip = (PYTHON, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet")
+            require(*pip, "--no-deps", "--no-build-isolation", "--wheel-dir", destination, project)
+    finally:
+        for folder in {path.parent / "_compiled" for path in rule_files}:
+            shutil.rmtree(folder, ignore_errors=True)
     say("built " + ", ".join(sorted(path.name for path in destination.glob("*.whl"))))
     return 0
 

@@ -28,6 +28,8 @@ EXPRESSION = """
 from tinycore import Tensor
 a, b = Tensor([[1.0, -2.0], [3.0, 4.0]]), Tensor([[1.0, 2.0], [-3.0, 1.0]])
 print((a @ b).relu().sum().numpy())
+import sys
+assert "lark" not in sys.modules, "a rule file was compiled on the user's machine"
 """
 """relu([[7, 0], [-9, 10]]) sums to 17."""
 
@@ -143,6 +145,12 @@ def test_every_project_has_a_wheel_with_its_data(installation):
         source = ROOT / "tinycore" if package == "tinycore" else ROOT / "plugins" / package[9:] / package
         data = [path for kind in ("*.rules", "*.toml", "*.lark", "py.typed") for path in source.rglob(kind)]
         assert {f"{package}/{path.relative_to(source)}" for path in data} <= set(names)
+        rules = [path.relative_to(source) for path in source.rglob("*.rules")]
+        for path in rules:
+            compiled = re.compile(
+                rf"{package}/{path.parent / '_compiled' / path.stem}_[0-9a-f]+\.py".replace("/./", "/")
+            )
+            assert [name for name in names if compiled.fullmatch(name)], f"{path} is not compiled in {wheel}"
         top_level = {name.split("/")[0] for name in names}
         assert {name for name in top_level if not name.endswith(".dist-info")} == {package}
 

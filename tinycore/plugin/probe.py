@@ -63,7 +63,8 @@ def _describe(error: BaseException) -> str:
     """The error in one line, with the place in the plugin that raised it."""
     what = getattr(error, "what", None) or f"{type(error).__name__}: {error}"
     frames = traceback.extract_tb((error.__cause__ or error).__traceback__)
-    outside = [frame for frame in frames if Path(frame.filename).parent != Path(__file__).parent]
+    files = [frame for frame in frames if not frame.filename.startswith("<frozen")]
+    outside = [frame for frame in files if Path(frame.filename).parent != Path(__file__).parent]
     return f"{what} (at {outside[-1].filename}:{outside[-1].lineno})" if outside else what
 
 
