@@ -8,7 +8,9 @@ import pytest
 from tinycore_backend_cpu import compile_target, open_device
 from tinycore_backend_cpu.host import cache_sizes, host_target, vector_unit
 
+from tinycore.codegen.program import Program
 from tinycore.errors import BackendUnavailable, BindingError, CompileError, DataError, TinycoreError
+from tinycore.ir import UOp, dtypes, ops
 from tinycore.runtime.device import GraphDevice, Launch, Signature
 
 SOURCE = """
@@ -153,3 +155,34 @@ def test_vector_units():
     assert vector_unit("arm64", frozenset()) == (16, 32)
     assert all(size >= 1 << 12 for size in cache_sizes())
     assert list(cache_sizes()) == sorted(cache_sizes())
+
+
+def test_a_program_becomes_running_code(device):
+    """out[row] = sum over columns of in[row * n + column], with a symbolic n, rows on all threads."""
+    n = UOp(ops.VARIABLE, dtypes.int64, (), ("n", 1, 64, 1))
+    one, yes = UOp.const(dtypes.int64, 5), UOp.const(dtypes.bool_, True)
+    target, source = (UOp(ops.PARAM, dtypes.float32, (), (slot, (320,))) for slot in (0, 1))
+    row = UOp(ops.RANGE, dtypes.int64, (one,), (0, "global"))
+    total = UOp(ops.ACCUMULATOR, dtypes.float32, (UOp.const(dtypes.float32, 0.0),), 0)
+    column = UOp(ops.RANGE, dtypes.int64, (n,), (1, "reduce"))
+    start = UOp(ops.MUL, dtypes.int64, (row, n))
+    index = UOp(ops.ADD, dtypes.int64, (start, column))
+    load = UOp(ops.LOAD, dtypes.float32, (source, index, yes), 1)
+    added = UOp(ops.ADD, dtypes.float32, (total, load))
+    update = UOp(ops.UPDATE, dtypes.void, (total, added))
+    end = UOp(ops.END, dtypes.void, (column,))
+    after = UOp(ops.AFTER, dtypes.float32, (total, end))
+    store = UOp(ops.STORE, dtypes.void, (target, row, after, yes))
+    lines = (row, total, column, start, index, load, added, update, end, after, store)
+    linear = UOp(ops.LINEAR, dtypes.void, lines, None)
+    program = Program("row_sums", linear, (target, source), (n,), frozenset({0}), (5,))
+    code = device.compile(device.render(program), program.name)
+    kernel = device.load(code, Signature(program.name, 2, 1))
+    values = array.array("f", range(320))
+    memories = [device.allocator.allocate(4 * 320) for _ in range(2)]
+    device.allocator.copy_in(memories[1], memoryview(values))
+    for length in (1, 7, 64):
+        kernel.launch(memories, [length], (5,))
+        out = array.array("f", [0.0]) * 5
+        device.allocator.copy_out(memoryview(out), memories[0])
+        assert list(out) == [sum(values[row * length : (row + 1) * length]) for row in range(5)]
