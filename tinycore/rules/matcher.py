@@ -346,13 +346,14 @@ class Matcher:
         names = next(iter(rows))
         if len(names) != len(pattern.attributes):
             shown = f"[{', '.join(names)}]" if names else "no attributes"
-            raise check_error(self.file, pattern.span, f"{pattern.ops[0]} has {shown}, not {len(pattern.attributes)}")
+            raise check_error(self.file, pattern.span, f"{pattern.ops[0]} has {shown}, not "
+                                                      f"{len(pattern.attributes)}", "write _ for those that do not matter")
         kept = [name for name in names if name != "dtype"]
         for name, attribute in zip(names, pattern.attributes, strict=True):
-            text = f"{local}.arg[{kept.index(name)}]" if len(kept) > 1 else f"{local}.arg"
             if name == "dtype":
                 self._dtype_attribute(local, attribute)
                 continue
+            text = f"{local}.arg[{kept.index(name)}]" if len(kept) > 1 else f"{local}.arg"
             if pattern.ops == ("CONST",) and name == "value":
                 text = f"{local}.value"
             if attribute.name is not None:
