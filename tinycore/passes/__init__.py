@@ -1,0 +1,1 @@
+"""Rewrite rules of the core, one file pair per concern: ``name.rules`` and the natives in ``name.py``."""

@@ -6,6 +6,7 @@ What a language looks like comes from the dialect in the render context (`tinyco
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 from tinycore.ir import UOp, bounds, dtypes
@@ -74,7 +75,8 @@ def literal(context: Any, node: UOp) -> str:
     if not dtype.is_float:
         return _integer(int(node.arg[0]), register, suffix)
     value = float(node.value)
-    text = f"{value:.1f}" if abs(value) < 1e6 and float(f"{value:.1f}") == value else value.hex()
+    short = f"{value:.1f}"
+    text = short if abs(value) < 1e6 and float(short) == value else re.sub(r"\.?0+p", "p", value.hex())
     return f"({text}{suffix})" if math.copysign(1.0, value) < 0 else f"{text}{suffix}"
 
 
