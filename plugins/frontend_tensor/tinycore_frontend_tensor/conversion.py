@@ -13,7 +13,7 @@ from tinycore.ir import DType, UOp, dims, dtypes, ops
 from tinycore_frontend_tensor import execution, graph, modes, runtime
 from tinycore_frontend_tensor.core import DEFAULT_FLOAT, DEFAULT_INT, Scalar, TensorCore
 from tinycore_frontend_tensor.device import Device
-from tinycore_frontend_tensor.symbolic import NO_BINDINGS, Bindings, Size, evaluate, merge, sizes
+from tinycore_frontend_tensor.symbolic import NO_BINDINGS, Bindings, Size, evaluate, sizes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -106,11 +106,10 @@ class Conversion(TensorCore):
         if node.op is ops.CONST:
             return np.full(shape, node.dtype.from_bits(node.arg[0]), node.dtype.numpy)
         self.realize()
-        buffer = execution.stored(self.uop)
-        assert buffer is not None
-        count = int(np.prod(shape, dtype=np.int64))
-        flat = runtime.to_host(buffer, dict(self.bindings)).reshape(-1)[:count]
-        return flat.reshape(shape)
+        node = self.uop
+        while node.op is ops.DETACH:
+            node = node.src[0]
+        return runtime.to_host(node, self.bindings)
 
     def tolist(self) -> Any:
         """Nested lists of Python numbers; a number for a tensor without axes."""
@@ -299,11 +298,12 @@ def _host_buffer(data: Any, dtype: DType | None, device: str, shape: Sequence[Si
         wanted = {dtypes.float64: DEFAULT_FLOAT}.get(source, source)
     array = convert(array, source, wanted)
     target, bindings = sizes(shape) if shape is not None else (tuple(map(int, array.shape)), NO_BINDINGS)
-    count = evaluate(graph.size_of(target), merge((bindings,)))
+    count = evaluate(graph.size_of(target), bindings)
     if array.size != count:
         raise ShapeError(f"data of shape {array.shape} cannot have the shape {graph.text(target)}",
                          hint=f"{array.size} elements are given, {count} are needed")
-    return runtime.from_host(np.ascontiguousarray(array), wanted, target, device), bindings
+    actual = tuple([evaluate(dim, bindings) for dim in target])
+    return runtime.from_host(array.reshape(actual), wanted, target, device, bindings), bindings
 
 
 def _as_array(data: Any) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
 from tinycore.errors import DTypeError, ShapeError, TinycoreError
-from tinycore.ir import DType, UOp, dtypes
+from tinycore.ir import DType, UOp, dtypes, ops
 from tinycore_frontend_tensor import graph, modes, provenance
 from tinycore_frontend_tensor.symbolic import NO_BINDINGS, Bindings, Dimension, Size, merge
 
@@ -70,7 +70,11 @@ class TensorCore:
         result.bindings, result._device, result.requires_grad = self.bindings, self._device, self.requires_grad
         for other in others:
             result._join(other)
-        recorded = differentiable and result.requires_grad and uop.dtype.is_float and modes.gradients_recorded()
+        recorded = False
+        if result.requires_grad and differentiable and uop.dtype.is_float:
+            recorded = modes.gradients_recorded()
+            if not recorded and uop.op is not ops.DETACH:
+                result.uop = UOp(ops.DETACH, uop.dtype, (uop,))  # later gradients must not find this path
         result.requires_grad = recorded
         result.is_leaf = not recorded
         result._register()

@@ -12,9 +12,10 @@ import weakref
 from collections.abc import Iterable, Sequence
 
 from tinycore.errors import BindingError, TinycoreError
-from tinycore.ir import UOp, dims, ops, substitute
+from tinycore.ir import UOp, dims, dtypes, ops, substitute
 from tinycore_frontend_tensor import graph, runtime
 from tinycore_frontend_tensor.core import TensorCore, live_tensors
+from tinycore_frontend_tensor.device import Device
 from tinycore_frontend_tensor.symbolic import Bindings, merge
 
 _definitions: weakref.WeakKeyDictionary[UOp, UOp] = weakref.WeakKeyDictionary()
@@ -94,7 +95,7 @@ def _root(tensor: TensorCore) -> UOp:
     node = tensor.uop
     while node.op is ops.DETACH:
         node = node.src[0]
-    if not node.mask & (ops.BUFFER.bit | ops.COPY.bit):
+    if not node.mask & (ops.BUFFER.bit | ops.COPY.bit) and tensor.device != Device.DEFAULT:
         # Made of constants only: nothing in the graph says where it lives.
         node = UOp(ops.COPY, node.dtype, (node,), tensor.device)
     return node
@@ -115,10 +116,12 @@ def _settle(roots: dict[TensorCore, UOp], results: dict[UOp, UOp], replaced: dic
         tensor.uop = UOp(ops.DETACH, result.dtype, (result,)) if tensor.uop.op is ops.DETACH else result
     kept = {buffer: graph_ for buffer, graph_ in _definitions.items()}
     for tensor, root in roots.items():
-        if tensor.requires_grad and not tensor.is_leaf:
-            kept.setdefault(results[root], old[tensor])
+        buffer = stored(results[root])
+        if tensor.requires_grad and not tensor.is_leaf and buffer is not None:
+            kept.setdefault(buffer, graph.reshape(old[tensor], buffer.shape))
     for buffer, source in kept.items():
-        inner = {key: value for key, value in replaced.items() if key is not source}
+        below = source.src[0] if source.op is ops.RESHAPE and source not in replaced else source
+        inner = {key: value for key, value in replaced.items() if key is not below}
         source = source.substitute(inner)
         if _reads(source, set(), overwritten):
             _definitions.pop(buffer, None)
@@ -133,7 +136,7 @@ def _settle(roots: dict[TensorCore, UOp], results: dict[UOp, UOp], replaced: dic
 def _final_versions(roots: Iterable[UOp]) -> set[UOp]:
     """The last ASSIGN of every buffer that is written below the roots."""
     finals: dict[UOp, UOp] = {}
-    for node in UOp(ops.SINK, graph.dtypes.void, tuple(roots)).toposort():
+    for node in UOp(ops.SINK, dtypes.void, tuple(roots)).toposort():
         if node.op is ops.ASSIGN:  # operands come first: later versions replace earlier ones
             finals[base_buffer(node)] = node
     return set(finals.values())

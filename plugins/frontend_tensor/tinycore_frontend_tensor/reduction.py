@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, Self
 
-from tinycore.errors import DTypeError, ShapeError
-from tinycore.ir import DType, Op, UOp, dims, dtypes, ops
+from tinycore.errors import ShapeError
+from tinycore.ir import DType, Op, dtypes, ops
 from tinycore_frontend_tensor import graph
 from tinycore_frontend_tensor.conversion import as_dtype
 from tinycore_frontend_tensor.core import DEFAULT_INT
@@ -187,11 +187,3 @@ class Reduction(Creation):
         shape: list[Any] = [1] * self.ndim
         shape[axis] = size
         return shape
-
-
-def product_of(sizes: Sequence[int | UOp]) -> int | UOp:
-    """The product of dimensions."""
-    return dims.product(sizes)
-
-
-__all__ = ["Axis", "DTypeError", "Reduction", "product_of"]

@@ -2,49 +2,42 @@
 
 from __future__ import annotations
 
-import itertools
-import weakref
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from tinycore.ir import DType, Shape, UOp
+from tinycore.runtime import storage
+from tinycore_frontend_tensor.symbolic import NO_BINDINGS
 
-from tinycore.interpret import interpret
-from tinycore.ir import DType, Shape, UOp, dims, ops
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-_ids = itertools.count(1)
-_store: weakref.WeakKeyDictionary[UOp, np.ndarray] = weakref.WeakKeyDictionary()
+    from tinycore.runtime.buffer import Buffer
 
 
-def realize(roots: list[UOp], bindings: dict[UOp, int]) -> list[UOp]:
-    def base(n):
-        while n.op is ops.ASSIGN:
-            n = n.src[0]
-        return n
-    values = [np.array(a) for a in interpret(roots, _store, bindings)]
-    out = []
-    for r, v in zip(roots, values):
-        if r.op is ops.ASSIGN:
-            b = base(r)
-            _store[b] = v
-            out.append(b)
-        else:
-            b = UOp(ops.BUFFER, r.dtype, (), (next(_ids), r.shape, "SIM"))
-            _store[b] = v
-            out.append(b)
-    return out
+def realize(roots: Sequence[UOp], bindings: Mapping[UOp, int]) -> list[UOp]:
+    """Run a graph; for every root the BUFFER (or a RESHAPE of one) that holds it."""
+    from tinycore.runtime.realize import realize as run  # the compiler is loaded when something runs
+
+    return run(roots, bindings)
 
 
 def empty(dtype: DType, shape: Shape, device: str) -> UOp:
-    b = UOp(ops.BUFFER, dtype, (), (next(_ids), shape, device))
-    _store[b] = np.zeros(tuple(dims.upper(d) for d in shape), dtype.numpy)
-    return b
+    """A BUFFER whose elements are not set yet."""
+    return storage.new_buffer_node(dtype, shape, device)
 
 
-def from_host(array: Any, dtype: DType, shape: Shape, device: str) -> UOp:
-    b = UOp(ops.BUFFER, dtype, (), (next(_ids), shape, device))
-    _store[b] = np.array(array)
-    return b
+def from_host(array: NDArray[Any], dtype: DType, shape: Shape, device: str,
+              bindings: Mapping[UOp, int] = NO_BINDINGS) -> UOp:
+    """A BUFFER with a copy of host data; `array` has the present sizes of `shape`."""
+    return storage.from_host(array, device, dtype, shape, bindings)
 
 
-def to_host(node: UOp, bindings) -> np.ndarray:
-    return np.array(_store[node])
+def to_host(node: UOp, bindings: Mapping[UOp, int]) -> NDArray[Any]:
+    """A copy of a stored node's elements."""
+    return storage.to_host(node, bindings)
+
+
+def buffer_of(node: UOp) -> Buffer:
+    """The memory of a BUFFER node."""
+    return storage.storage_of(node)
