@@ -88,6 +88,17 @@ def test_a_distribution_that_is_listed_twice_counts_once(site, monkeypatch, tmp_
     assert [plugin.id for plugin in discover()] == ["sim"]
 
 
+@pytest.mark.parametrize("metadata", [None, "", "Metadata-Version: 2.1\n"])
+def test_damaged_metadata_does_not_hide_the_other_plugins(site, metadata):
+    site.add("good", BACKEND)
+    site.add("sim", BACKEND, distribution="torn")
+    file = site.path / "torn-0.3.0.dist-info" / "METADATA"
+    file.unlink() if metadata is None else file.write_text(metadata)
+    found = by_id()
+    assert found["good"].usable
+    assert found["sim"].title == "plugin 'sim' (unknown unknown)"
+
+
 def test_disable_and_enable_persist_without_importing(site):
     site.add("sim", BACKEND, files={"__init__.py": "raise SystemExit(3)"})
     assert settings.set_enabled("thirdparty_Sim", False)

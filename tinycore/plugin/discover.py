@@ -89,16 +89,27 @@ def _entry_points() -> list[tuple[EntryPoint, Distribution]]:
 
     found: dict[tuple[str, str, str], tuple[EntryPoint, Distribution]] = {}
     for distribution in distributions():
-        for entry in distribution.entry_points:
-            if entry.group == GROUP:
-                name = settings.normalize(distribution.metadata["Name"] or "unknown")
-                found.setdefault((name, entry.name, entry.value), (entry, distribution))
+        # Distributions that bring nothing for us are only searched for a word, not parsed.
+        if GROUP in (distribution.read_text("entry_points.txt") or ""):
+            for entry in distribution.entry_points:
+                if entry.group == GROUP:
+                    name = settings.normalize(_name(distribution))
+                    found.setdefault((name, entry.name, entry.value), (entry, distribution))
     return list(found.values())
+
+
+def _name(distribution: Distribution) -> str:
+    """The distribution's name; damaged metadata may have lost it."""
+    try:
+        return distribution.metadata["Name"] or "unknown"
+    except (TypeError, KeyError):
+        return "unknown"
 
 
 def _examine(entry: EntryPoint, distribution: Distribution) -> Plugin:
     """Locate the package and read the manifest; every mishap becomes a recorded failure."""
-    name, version = distribution.metadata["Name"] or "unknown", distribution.version or "unknown"
+    name = _name(distribution)
+    version = "unknown" if name == "unknown" else distribution.version or "unknown"
     plugin = Plugin(settings.normalize(entry.name), name, version, entry.value)
     if not entry.value.isidentifier():
         # find_spec("a.b") would import `a`: only top-level packages can be located without running them.
@@ -161,6 +172,5 @@ def discover() -> tuple[Plugin, ...]:
         try:
             found.append(_examine(entry, distribution))
         except (TinycoreError, OSError, ValueError) as error:
-            name = distribution.metadata["Name"] or "unknown"
-            found.append(Plugin(entry.name, name, "unknown", entry.value).failed(str(error)))
+            found.append(Plugin(entry.name, _name(distribution), "unknown", entry.value).failed(str(error)))
     return tuple(_apply_choice(sorted(found, key=lambda plugin: (plugin.id, plugin.distribution))))
