@@ -41,8 +41,8 @@ def assemble(kernel: UOp, linear: UOp) -> Program:
         parameters=tuple(parameters),
         variables=tuple(variables),
         written=written,
-        grid=_grid(below, "global"),
-        group=tuple([int(bound) for bound in _grid(below, "local")]),  # type: ignore[arg-type]
+        grid=grid_of(linear, "global"),
+        group=tuple([int(bound) for bound in grid_of(linear, "local")]),  # type: ignore[arg-type]
         operations=operations(kernel),
         traffic=dims.product((1,)) if not parameters else _traffic(parameters),
     )
@@ -58,8 +58,9 @@ def _memory(buffer: UOp) -> UOp:
     return buffer
 
 
-def _grid(below: list[UOp], kind: str) -> tuple[Dim, ...]:
-    ranges = sorted((n for n in below if n.op is ops.RANGE and n.arg[1] == kind), key=lambda n: int(n.arg[0]))
+def grid_of(linear: UOp, kind: str) -> tuple[Dim, ...]:
+    """Bounds of the `global` or `local` ranges of a program, in the order of their dimensions."""
+    ranges = sorted((n for n in linear.src if n.op is ops.RANGE and n.arg[1] == kind), key=lambda n: int(n.arg[0]))
     return tuple([dims.to_dim(_as_index(node.src[0])) for node in ranges])
 
 

@@ -34,7 +34,7 @@ _STATEMENTS = frozenset({ops.STORE, ops.UPDATE, ops.BARRIER, *_BLOCK})
 class Renders(Protocol):
     """A group of `render` rules."""
 
-    def render(self, node: UOp, names: Callable[[UOp], str], context: object) -> str | None:
+    def match(self, node: UOp, names: Callable[[UOp], str], context: object = None) -> str | None:
         """The text of a node, None when no rule of the group writes it."""
 
 
@@ -274,7 +274,7 @@ class _Writer:
                     hint = "compute in a wider dtype: see Capabilities.arithmetic"
                     raise CompileError(what, where=repr(node), hint=hint)
         for group in self.dialect.rules:
-            text = group.render(node, self._mention, self.context)
+            text = group.match(node, self._mention, self.context)
             if text is not None:
                 return text
         operands = ", ".join(f"{operand.dtype}{list(operand.shape) or ''}" for operand in node.src)

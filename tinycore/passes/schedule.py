@@ -64,6 +64,11 @@ def device_of(n: UOp) -> str | None:
     return None
 
 
+def const_of_shape(c: UOp, shape: Shape) -> UOp:
+    """A constant in another shape. Why a native: bits must stay exact."""
+    return UOp.from_bits(c.dtype, c.arg[0], shape)
+
+
 def split_reduce(n: UOp) -> UOp | None:
     """A reduction of many elements to few results, as pieces that are stored and then combined.
 

@@ -118,7 +118,7 @@ def observers(target: Target) -> tuple[Observer, ...]:
     if config().debug >= 5:
         found.append(_print_pass)
     if config().validate:
-        from tinycore.testing.validate import Validator
+        from tinycore.codegen.validate import Validator
 
         found.append(Validator(target))
     return tuple(found)
