@@ -84,7 +84,7 @@ def _simplify(kernel: UOp, context: Context) -> UOp:
 
 
 def _decompose(kernel: UOp, context: Context) -> UOp:
-    return _simplify(_rules("tinycore.passes.decompose", "decompose")(kernel, context), context)
+    return _rules("tinycore.passes.decompose", "decompose")(kernel, context)
 
 
 def _linearize(kernel: UOp, context: Context) -> UOp:
