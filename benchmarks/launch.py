@@ -2,7 +2,7 @@
 
     python benchmarks/launch.py [--json]
 
-Best and median of many, in microseconds unless another unit is given; the clock itself (about 0.05 us) is taken
+Best and median of many, in microseconds; the clock itself (about 0.05 us) is taken
 off. "asleep" is a launch after the workers went to sleep. Judge figures of one run only against each other.
 """
 

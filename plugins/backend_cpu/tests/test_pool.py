@@ -13,7 +13,8 @@ import time
 
 import pytest
 from tinycore_backend_cpu.pool import ThreadPool, available_threads
-from tinycore_backend_cpu.pool_ir import EXTERNAL, Platform, pool_ir
+from tinycore_backend_cpu.pool_ir import pool_ir
+from tinycore_backend_cpu.pool_layout import EXTERNAL, Platform
 
 from tinycore.config import override
 from tinycore.errors import ConfigError

@@ -32,7 +32,8 @@ from tinycore.runtime.cache import open_cache
 from tinycore_backend_cpu.compile import compile_ir, fingerprint
 from tinycore_backend_cpu.objects import LoadedObject, load_object, process_symbol
 from tinycore_backend_cpu.pages import map_pages
-from tinycore_backend_cpu.pool_ir import (
+from tinycore_backend_cpu.pool_ir import pool_ir
+from tinycore_backend_cpu.pool_layout import (
     BUSY,
     EXTERNAL,
     FUNCTIONS,
@@ -41,7 +42,6 @@ from tinycore_backend_cpu.pool_ir import (
     Platform,
     StateLayout,
     Waiting,
-    pool_ir,
 )
 
 if TYPE_CHECKING:
