@@ -84,6 +84,23 @@ def test_clashes_with_other_plugins_are_told(site):
     assert "'SIM' in backends is claimed by plugin 'two' (thirdparty-two 0.3.0) too" in found
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("group mine(fixpoint) { one: x * 1 => x }", None),
+        ("group mine(fixpoint) { one: x * 1 => y }", "y"),
+        ("group mine(fixpoint) { one: x * => x }", "one: x * => x"),
+    ],
+)
+def test_rule_files_are_parsed_and_checked(site, text, problem):
+    manifest = 'api = "1.0"\n[[rules]]\nfile = "rules/mine.rules"\nstage = "late"'
+    site.add("ruled", manifest, files={"__init__.py": "1/0", "rules/mine.rules": text})
+    found = problems("ruled")
+    assert len(found) == (problem is not None)
+    assert problem is None or problem in found[0]
+    assert site.imported() == set()
+
+
 def test_a_plugin_without_a_manifest_is_told_to_write_one(site):
     site.add("bare", None)
     assert "it has no tinycore.toml" in problems("bare")[0]

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tinycore.errors import did_you_mean
+from tinycore.errors import RuleError, did_you_mean
 from tinycore.plugin.discover import Plugin
 from tinycore.plugin.manifest import FILE_NAME, Manifest, provides
 
@@ -24,6 +24,7 @@ def check(plugin: Plugin, others: Iterable[Plugin] = ()) -> Iterator[str]:
             yield f"it has no {FILE_NAME}: it must be imported to know what it adds"
         return
     yield from _entries(plugin, plugin.manifest)
+    yield from _rules(plugin, plugin.manifest)
     mine = provides(plugin.manifest)
     for other in others:
         theirs = provides(other.manifest) if other.manifest and other.usable and other.id != plugin.id else {}
@@ -44,6 +45,18 @@ def _entries(plugin: Plugin, manifest: Manifest) -> Iterator[str]:
     for where, entry in declared:
         if entry and (problem := _missing(plugin, entry)):
             yield f"{where}: {problem}"
+
+
+def _rules(plugin: Plugin, manifest: Manifest) -> Iterator[str]:
+    """What is wrong inside the rule files; they are parsed and type-checked, and nothing of them runs."""
+    from tinycore.rules.cache import compile_text
+
+    for entry in manifest.rules:
+        path = Path(plugin.root or "", entry.file)
+        try:
+            compile_text(path.read_text(encoding="utf-8"), str(path))
+        except (RuleError, OSError, UnicodeDecodeError) as error:
+            yield f"rules {entry.file!r}: {error}"
 
 
 def _missing(plugin: Plugin, entry: str) -> str | None:
