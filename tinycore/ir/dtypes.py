@@ -71,18 +71,18 @@ class DType:
 
     @property
     def min(self) -> Scalar:
-        """The least value: -inf for floats. `index` has no limit and answers -2**63."""
+        """The least value: -inf for floats (-448 for e4m3, which has no infinity), -2**63 for `index`."""
         if self.kind == "float":
-            return -math.inf
+            return -self.max
         if self.kind == "bool":
             return False
         return 0 if self.kind == "uint" else -(1 << ((self.bits or 64) - 1))
 
     @property
     def max(self) -> Scalar:
-        """The greatest value: inf for floats (the largest finite value of e4m3 is not special-cased)."""
+        """The greatest value: inf for floats, 448 for e4m3, which has no infinity."""
         if self.kind == "float":
-            return math.inf
+            return 448.0 if self.name == "float8_e4m3" else math.inf
         if self.kind == "bool":
             return True
         width = self.bits or 64
