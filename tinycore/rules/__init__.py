@@ -15,9 +15,9 @@ True
 """
 
 from tinycore.rules.extra import active_extra, extra_rules
-from tinycore.rules.load import load, load_file
+from tinycore.rules.loading import load, load_file
 from tinycore.rules.module import Group, Memo, Pass, Renders, RuleModule
-from tinycore.rules.trace import Event, RuleInfo, Trace, trace
+from tinycore.rules.tracing import Event, RuleInfo, Trace, trace
 
 __all__ = [
     "Event",

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from tinycore.errors import RuleError, did_you_mean
-from tinycore.rules.load import load_file
+from tinycore.rules.loading import load_file
 from tinycore.rules.module import Pass, RuleModule
 
 STAGES = ("tensor", "kernel", "tile", "late", "program")

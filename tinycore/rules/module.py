@@ -15,8 +15,8 @@ from tinycore.config import config
 from tinycore.errors import CompileError, RuleError, RuleLoopError, TinycoreError
 from tinycore.ir.ops import TABLE, Op
 from tinycore.ir.uop import UOp
-from tinycore.rules import drive, origins, trace
-from tinycore.rules.trace import RuleInfo
+from tinycore.rules import drive, origins, tracing
+from tinycore.rules.tracing import RuleInfo
 
 FAST = frozenset({"nnan", "ninf", "nsz", "reassoc", "contract", "arcp"})
 DEFAULT_ACCEPT = frozenset({"approx"})
@@ -212,20 +212,20 @@ class Pass:
 
 
 def _run(name: str, stage: Stage, root: UOp, context: Any, persistent: Memo | None) -> UOp:
-    tracing, validating = trace.current(), config().validate
+    recorders, validating = tracing.current(), config().validate
     table = stage.table
-    if tracing or validating:
+    if recorders or validating:
 
         def watch(before: UOp, after: UOp, rule: RuleInfo) -> None:
             if validating:
-                trace.validate(rule, before, after)
-            for recorder in tracing:
+                tracing.validate(rule, before, after)
+            for recorder in recorders:
                 recorder.record(rule, before, after, name)
 
         table = stage.watched(watch)
     memo: dict[UOp, UOp] = {}
     kept = None
-    if persistent is not None and stage.pure and stage.strategy == "fixpoint" and not tracing:
+    if persistent is not None and stage.pure and stage.strategy == "fixpoint" and not recorders:
         kept = persistent.of((stage.groups, stage.accept, getattr(context, "target", None)))
         for node in root.toposort():
             if node in kept:
@@ -310,7 +310,7 @@ class _Enough(Exception):
 
 
 def _short(node: UOp) -> str:
-    text = trace.show(node)
+    text = tracing.show(node)
     return text if len(text) <= 160 else text[:157] + "..."
 
 
