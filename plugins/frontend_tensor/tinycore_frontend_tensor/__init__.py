@@ -6,8 +6,10 @@
 """
 
 from tinycore.ir import dtypes
+from tinycore_frontend_tensor import nn
 from tinycore_frontend_tensor.device import Device
+from tinycore_frontend_tensor.jit import jit
 from tinycore_frontend_tensor.symbolic import Dimension, Variable
 from tinycore_frontend_tensor.tensor import Tensor
 
-__all__ = ["Device", "Dimension", "Tensor", "Variable", "dtypes"]
+__all__ = ["Device", "Dimension", "Tensor", "Variable", "dtypes", "jit", "nn"]

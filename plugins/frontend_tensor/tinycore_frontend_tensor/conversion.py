@@ -99,6 +99,7 @@ class Conversion(TensorCore):
 
         bfloat16 and 8-bit floats have the dtypes of ml_dtypes. The array is the caller's own.
         """
+        execution.check_host_read()
         shape = tuple([evaluate(dim, self.bindings) for dim in self.uop.shape])
         node = self.uop
         while node.op is ops.DETACH:

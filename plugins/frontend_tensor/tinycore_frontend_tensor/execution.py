@@ -8,8 +8,10 @@ larger than the buffer, the buffer is copied first.
 
 from __future__ import annotations
 
+import contextlib
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
 
 from tinycore.errors import BindingError, TinycoreError
 from tinycore.ir import UOp, dims, dtypes, ops, substitute
@@ -22,6 +24,35 @@ _definitions: weakref.WeakKeyDictionary[UOp, UOp] = weakref.WeakKeyDictionary()
 _stale: weakref.WeakSet[UOp] = weakref.WeakSet()
 _SNAPSHOT_ELEMENTS = 8
 """Overwritten buffers of at most this size (random counters) are kept for graphs that may be differentiated."""
+
+
+_watched: ContextVar[set[UOp] | None] = ContextVar("tinycore_watched", default=None)
+_reads_allowed: ContextVar[bool] = ContextVar("tinycore_reads_allowed", default=True)
+_followers: dict[int, weakref.ref[TensorCore]] = {}
+
+
+@contextlib.contextmanager
+def watch() -> Iterator[set[UOp]]:
+    """Collects the BUFFER nodes that are written in a block; reading values on the host is an error there."""
+    written: set[UOp] = set()
+    tokens = _watched.set(written), _reads_allowed.set(False)
+    try:
+        yield written
+    finally:
+        _watched.reset(tokens[0])
+        _reads_allowed.reset(tokens[1])
+
+
+def capturing() -> bool:
+    """Whether this runs inside a `jit` function."""
+    return _watched.get() is not None
+
+
+def check_host_read() -> None:
+    """Raises TinycoreError inside a `jit` function: a replay would not see what the host decides."""
+    if not _reads_allowed.get():
+        raise TinycoreError("a jit function reads the values of a tensor on the host (item, numpy, tolist, bool, mask)",
+                            hint="return the tensor and read it outside, or choose with where()")
 
 
 def definition(buffer: UOp) -> UOp | None:
@@ -78,15 +109,18 @@ def _run(tensors: list[TensorCore], bindings: Bindings) -> None:
     extra, snapshots = _keep_old_values(tensors, finals, overwritten)
     for tensor in extra:
         roots[tensor] = _root(tensor)
+    copied: dict[UOp, UOp] = {}
     for tensor, root in roots.items():
         if root.op is ops.ASSIGN and root not in finals:  # an old version: a buffer of its own
-            roots[tensor] = UOp(ops.CONTIGUOUS, root.dtype, (root,))
+            roots[tensor] = copied[root] = _copy(root)
     nodes = list(dict.fromkeys([*roots.values(), *snapshots.values()]))
     results = dict(zip(nodes, runtime.realize(nodes, dict(bindings)), strict=True))
-    replaced = {old: results[copy] for old, copy in snapshots.items()}
-    replaced.update({root: results[root] for root in nodes if root.op is not ops.CONTIGUOUS})
-    replaced.update({root.src[0] if root.op is ops.COPY else root: results[root] for root in roots.values()
-                     if root.op in (ops.CONTIGUOUS, ops.COPY)})
+    watched = _watched.get()
+    if watched is not None:
+        watched.update(overwritten)
+        watched.update(b for b in map(stored, results.values()) if b is not None)
+    replaced = {old: results[copy] for old, copy in {**copied, **snapshots}.items()}
+    replaced.update({root: results[root] for root in nodes})
     _settle(roots, results, replaced, overwritten)
 
 
@@ -164,6 +198,11 @@ def own(value: UOp, device: str) -> UOp:
     return UOp(ops.ASSIGN, value.dtype, (buffer, buffer, value))
 
 
+def _copy(version: UOp) -> UOp:
+    """The elements of a version of a buffer, in a buffer of their own."""
+    return own(version, base_buffer(version).arg[2])
+
+
 def _reads(node: UOp, finals: set[UOp], overwritten: set[UOp]) -> set[UOp]:
     """Which old versions of overwritten buffers a graph reads, other than through their final versions."""
     found: set[UOp] = set()
@@ -197,7 +236,7 @@ def _keep_old_values(tensors: list[TensorCore], finals: set[UOp],
 
     def snapshot(versions: set[UOp]) -> None:
         for version in versions:
-            snapshots[version] = UOp(ops.CONTIGUOUS, version.dtype, (version,))
+            snapshots[version] = _copy(version)
 
     for tensor in live_tensors():
         if id(tensor) in chosen or not tensor.uop.mask & ops.BUFFER.bit:
@@ -217,3 +256,48 @@ def _keep_old_values(tensors: list[TensorCore], finals: set[UOp],
 
 def _elements(node: UOp) -> int:
     return dims.upper(graph.size_of(node.shape))
+
+
+# --- captured functions ---------------------------------------------------------------------------------------
+
+
+def device_of(node: UOp) -> str | None:
+    """The device of a stored node."""
+    buffer = stored(node)
+    return None if buffer is None else str(buffer.arg[2])
+
+
+def follow_replays(tensors: Iterable[TensorCore]) -> None:
+    """These tensors show the result of the last replay of a captured function."""
+    for tensor in tensors:
+        _followers[id(tensor)] = weakref.ref(tensor)
+
+
+def protect(written: frozenset[UOp]) -> None:
+    """Before a replay writes buffers: tensors that are values, and read them, get their elements now."""
+    copied: dict[UOp, UOp] = {}
+    readers: list[TensorCore] = []
+    for tensor in live_tensors():
+        if not tensor.uop.mask & ops.BUFFER.bit:
+            continue
+        reference = _followers.get(id(tensor))
+        if reference is not None and reference() is tensor:
+            continue
+        buffer = stored(tensor.uop)
+        if buffer in written:
+            versions = {buffer}
+        else:
+            versions = set() if buffer is not None else _reads(tensor.uop, set(), set(written))
+        if versions:
+            copied.update({version: _copy(version) for version in versions if version not in copied})
+            readers.append(tensor)
+    if copied:
+        bindings = merge([tensor.bindings for tensor in readers])
+        results = runtime.realize(list(copied.values()), dict(bindings))
+        exchanged = dict(zip(copied, results, strict=True))
+        for tensor in readers:
+            tensor.uop = tensor.uop.substitute(exchanged)
+    for buffer, source in list(_definitions.items()):
+        if buffer in written or _reads(source, set(), set(written)):
+            _definitions.pop(buffer, None)
+            _stale.add(buffer)

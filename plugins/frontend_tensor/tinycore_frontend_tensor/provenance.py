@@ -34,6 +34,16 @@ def record(node: UOp) -> None:
     _origins[node] = (frame.f_code.co_filename, frame.f_lineno)
 
 
+def publish(nodes: list[UOp]) -> None:
+    """Give the origins of these nodes to the compiler, which carries them through its rewrites for reports."""
+    from tinycore.rules import origins
+
+    for node in nodes:
+        found = origin(node)
+        if found:
+            origins.record(node, found)
+
+
 def origin(node: UOp) -> str | None:
     """``file:line`` where the node was made, None when it is not known."""
     found = _origins.get(node)
