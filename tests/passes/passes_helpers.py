@@ -21,13 +21,27 @@ def truncated(a, b):
 
 
 MEANING = {
-    ops.ADD: lambda a, b: a + b, ops.SUB: lambda a, b: a - b, ops.MUL: lambda a, b: a * b, ops.NEG: lambda a: -a,
-    ops.FLOORDIV: lambda a, b: a // b if b else 0, ops.FLOORMOD: lambda a, b: a % b if b else 0,
-    ops.TRUNCDIV: truncated, ops.TRUNCMOD: lambda a, b: a - truncated(a, b) * b if b else 0,
-    ops.LT: lambda a, b: a < b, ops.LE: lambda a, b: a <= b, ops.EQ: lambda a, b: a == b, ops.NE: lambda a, b: a != b,
-    ops.AND: lambda a, b: a & b, ops.OR: lambda a, b: a | b, ops.XOR: lambda a, b: a ^ b,
-    ops.MAX: max, ops.MIN: min, ops.SHL: lambda a, b: a << b, ops.SHR: lambda a, b: a >> b,
-    ops.WHERE: lambda c, a, b: a if c else b, ops.CAST: lambda a: a,
+    ops.ADD: lambda a, b: a + b,
+    ops.SUB: lambda a, b: a - b,
+    ops.MUL: lambda a, b: a * b,
+    ops.NEG: lambda a: -a,
+    ops.FLOORDIV: lambda a, b: a // b if b else 0,
+    ops.FLOORMOD: lambda a, b: a % b if b else 0,
+    ops.TRUNCDIV: truncated,
+    ops.TRUNCMOD: lambda a, b: a - truncated(a, b) * b if b else 0,
+    ops.LT: lambda a, b: a < b,
+    ops.LE: lambda a, b: a <= b,
+    ops.EQ: lambda a, b: a == b,
+    ops.NE: lambda a, b: a != b,
+    ops.AND: lambda a, b: a & b,
+    ops.OR: lambda a, b: a | b,
+    ops.XOR: lambda a, b: a ^ b,
+    ops.MAX: max,
+    ops.MIN: min,
+    ops.SHL: lambda a, b: a << b,
+    ops.SHR: lambda a, b: a >> b,
+    ops.WHERE: lambda c, a, b: a if c else b,
+    ops.CAST: lambda a: a,
 }
 
 
@@ -46,7 +60,10 @@ def evaluate(node, values):
 
 def assignments(ranges, variables=(), limit=4096):
     """Every value of the ranges, for a few values of each variable; thinned out to about `limit`."""
-    choices = [sorted({v.arg[1], v.arg[2], min(v.arg[1] + 1, v.arg[2]), (v.arg[1] + v.arg[2]) // 2}) for v in variables]
+    choices = [
+        sorted({v.arg[1], v.arg[2], min(v.arg[1] + 1, v.arg[2]), (v.arg[1] + v.arg[2]) // 2})
+        for v in variables
+    ]
     for chosen in itertools.product(*choices):
         known = dict(zip(variables, chosen, strict=True))
         sizes = [range(evaluate(r.src[0], known)) for r in ranges]
@@ -68,3 +85,53 @@ class Context:
 
     def __init__(self, target):
         self.target = target
+
+
+def values(dtype, size, chance):
+    """Random elements of a dtype, with all its corner cases among them."""
+    random = np.random.default_rng(chance.randrange(1 << 32))
+    if dtype.kind == "bool":
+        return random.integers(0, 2, size).astype(bool)
+    if dtype.is_float:
+        corners = [
+            0.0,
+            -0.0,
+            1.0,
+            -1.0,
+            0.5,
+            2.5,
+            3.0,
+            np.inf,
+            -np.inf,
+            np.nan,
+            1e-45,
+            -1e-45,
+            6e-8,
+            448.0,
+            65504.0,
+            3e38,
+        ]
+        plain = np.concatenate([corners, random.normal(size=size) * 10.0 ** random.integers(-3, 4, size)])[
+            :size
+        ]
+        with np.errstate(all="ignore"):
+            return random.permutation(plain).astype(dtype.numpy)
+    low, high = int(dtype.min), int(dtype.max)
+    corners = [low, low + 1, high, high - 1, 0, 1, 2, 3, 7, 8, 63, 64]
+    plain = np.array(corners + random.integers(-9 if low else 0, 10, size).tolist(), dtype=object)[:size]
+    return random.permutation(plain).astype(dtype.numpy)
+
+
+def same_bits(a, b, signless=False):
+    """Whether two arrays agree bit for bit, any NaN being as good as another; `signless`: either zero will do."""
+    a, b = np.asarray(a), np.asarray(b)
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    if a.dtype.kind not in "fV":
+        return bool((a == b).all())
+    nan_a, nan_b = np.isnan(a.astype(np.float64)), np.isnan(b.astype(np.float64))
+    unsigned = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}[a.dtype.itemsize]
+    equal = a.view(unsigned) == b.view(unsigned)
+    if signless:
+        equal |= (a == 0) & (b == 0)
+    return bool(np.where(nan_a | nan_b, nan_a & nan_b, equal).all())

@@ -35,8 +35,10 @@ def ravel(indices, shape):
 
 
 def unravel(flat, shape):
-    return [flat // dims.to_node(stride) % dims.to_node(size)
-            for stride, size in zip(dims.strides(shape), shape, strict=True)]
+    return [
+        flat // dims.to_node(stride) % dims.to_node(size)
+        for stride, size in zip(dims.strides(shape), shape, strict=True)
+    ]
 
 
 def reshape(indices, source, target):
@@ -56,13 +58,24 @@ def counts(node):
     return found.count(ops.FLOORDIV) + found.count(ops.FLOORMOD)
 
 
-@pytest.mark.parametrize("shapes", [
-    ((2, 3, 4), (6, 4), (24,)), ((24,), (6, 4), (2, 3, 4)), ((24,), (2, 3, 4), (24,)), ((6, 4), (24,), (6, 4)),
-    ((2, 3, 4), (24,), (4, 6), (24,), (2, 3, 4)), ((4, 1, 6), (2, 2, 6), (4, 6)), ((8, 9), (8, 3, 3), (72,)),
-    ((N, 12), (N, 3, 4), (N, 12)), ((N, 12), (dims.multiply(N, 12),), (N, 12)), ((2, N, 12), (2, N, 3, 4), (2, N, 12)),
-    ((2, N, M), (dims.multiply(2, N), M), (2, N, M)), ((2, N, 6), (dims.multiply(dims.multiply(2, N), 6),), (2, N, 6)),
-    ((1, N, 384), (1, N, 12, 32), (N, 384), (1, N, 384)),
-])
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((2, 3, 4), (6, 4), (24,)),
+        ((24,), (6, 4), (2, 3, 4)),
+        ((24,), (2, 3, 4), (24,)),
+        ((6, 4), (24,), (6, 4)),
+        ((2, 3, 4), (24,), (4, 6), (24,), (2, 3, 4)),
+        ((4, 1, 6), (2, 2, 6), (4, 6)),
+        ((8, 9), (8, 3, 3), (72,)),
+        ((N, 12), (N, 3, 4), (N, 12)),
+        ((N, 12), (dims.multiply(N, 12),), (N, 12)),
+        ((2, N, 12), (2, N, 3, 4), (2, N, 12)),
+        ((2, N, M), (dims.multiply(2, N), M), (2, N, M)),
+        ((2, N, 6), (dims.multiply(dims.multiply(2, N), 6),), (2, N, 6)),
+        ((1, N, 384), (1, N, 12, 32), (N, 384), (1, N, 384)),
+    ],
+)
 def test_chains_of_reshapes_end_with_plain_strides(shapes):
     ranges = [loop(k, size) for k, size in enumerate(shapes[-1])]
     indices = ranges
@@ -84,22 +97,25 @@ def test_reshape_splits_what_it_must_and_no_more():
     assert counts(after) == 2
 
 
-@pytest.mark.parametrize("make, expected", [
-    (lambda i, j, k: (i * 12 + j * 4 + k) // 4, lambda i, j, k: i * 3 + j),
-    (lambda i, j, k: (i * 12 + j * 4 + k) % 4, lambda i, j, k: k),
-    (lambda i, j, k: (i * 12 + j * 4 + k) // 12, lambda i, j, k: i),
-    (lambda i, j, k: (i * 12 + j * 4 + k) % 12, lambda i, j, k: j * 4 + k),
-    (lambda i, j, k: (i * 12 + j * 4 + k) // 6, lambda i, j, k: i * 2 + (j * 4 + k) // 6),
-    (lambda i, j, k: (j + i * 5) * 3 - i * 15, lambda i, j, k: j * 3),
-    (lambda i, j, k: (i * 6 + j * 3) // 9, lambda i, j, k: (i * 2 + j) // 3),
-    (lambda i, j, k: (k - 5) // 4, lambda i, j, k: (k + 3) // 4 + -2),
-    (lambda i, j, k: (k - 8) % 4, lambda i, j, k: k),
-    (lambda i, j, k: (i % 4) // 2 * 2 + i % 2, lambda i, j, k: i),
-    (lambda i, j, k: i * 4 + 3 < 8, lambda i, j, k: i < 2),
-    (lambda i, j, k: (i * 3 + 1).eq(2), lambda i, j, k: UOp.const(dtypes.bool_, False)),
-    (lambda i, j, k: (i * 3 + 1).eq(4), lambda i, j, k: i.eq(1)),
-    (lambda i, j, k: (i >= 0) & (i < 4), lambda i, j, k: UOp.const(dtypes.bool_, True)),
-])
+@pytest.mark.parametrize(
+    "make, expected",
+    [
+        (lambda i, j, k: (i * 12 + j * 4 + k) // 4, lambda i, j, k: i * 3 + j),
+        (lambda i, j, k: (i * 12 + j * 4 + k) % 4, lambda i, j, k: k),
+        (lambda i, j, k: (i * 12 + j * 4 + k) // 12, lambda i, j, k: i),
+        (lambda i, j, k: (i * 12 + j * 4 + k) % 12, lambda i, j, k: j * 4 + k),
+        (lambda i, j, k: (i * 12 + j * 4 + k) // 6, lambda i, j, k: i * 2 + (j * 4 + k) // 6),
+        (lambda i, j, k: (j + i * 5) * 3 - i * 15, lambda i, j, k: j * 3),
+        (lambda i, j, k: (i * 6 + j * 3) // 9, lambda i, j, k: (i * 2 + j) // 3),
+        (lambda i, j, k: (k - 5) // 4, lambda i, j, k: (k + 3) // 4 + -2),
+        (lambda i, j, k: (k - 8) % 4, lambda i, j, k: k),
+        (lambda i, j, k: (i % 4) // 2 * 2 + i % 2, lambda i, j, k: i),
+        (lambda i, j, k: i * 4 + 3 < 8, lambda i, j, k: i < 2),
+        (lambda i, j, k: (i * 3 + 1).eq(2), lambda i, j, k: UOp.const(dtypes.bool_, False)),
+        (lambda i, j, k: (i * 3 + 1).eq(4), lambda i, j, k: i.eq(1)),
+        (lambda i, j, k: (i >= 0) & (i < 4), lambda i, j, k: UOp.const(dtypes.bool_, True)),
+    ],
+)
 def test_simplification(make, expected):
     i, j, k = loop(0, 4), loop(1, 3), loop(2, 4)
     before, after = make(i, j, k), simplify(make(i, j, k))
@@ -130,8 +146,10 @@ def test_the_order_of_terms_is_the_same_in_every_process():
         "for term in terms[1:]: total = total + term\n"
         "print(digest(canonical_sum(total)).hex())\n"
     )
-    answers = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-               for _ in range(3)}
+    answers = {
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        for _ in range(3)
+    }
     assert len(answers) == 1
 
 
@@ -145,8 +163,11 @@ def test_digests_tell_structures_apart():
 
 @st.composite
 def expressions(draw, symbolic=False):
-    leaves = [loop(0, draw(st.integers(1, 7))), loop(1, draw(st.sampled_from([2, 3, 4, 8]))),
-              loop(2, draw(st.sampled_from([1, 5, 6])))]
+    leaves = [
+        loop(0, draw(st.integers(1, 7))),
+        loop(1, draw(st.sampled_from([2, 3, 4, 8]))),
+        loop(2, draw(st.sampled_from([1, 5, 6]))),
+    ]
     if symbolic:
         leaves += [N, M, loop(3, N)]
     pool = list(leaves)

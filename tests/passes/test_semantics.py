@@ -1,0 +1,222 @@
+"""Every rule of algebra.rules and of the integer, narrow and conversion groups of decompose.rules, on instances.
+
+From the pattern of each rule, in each order of operands, graphs are made that it should match; the interpreter
+evaluates them before and after, and the answers must agree bit for bit. A rule that never fires fails the test.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from passes_helpers import Context, same_bits, target, values
+
+import tinycore
+from tinycore.interpret import interpret
+from tinycore.ir import UOp, dtypes, ops
+from tinycore.ir.ops import TABLE
+from tinycore.rules import load, trace
+from tinycore.rules import syntax as s
+from tinycore.rules.expand import OP_CLASSES, cases_of, rules_of
+from tinycore.rules.parse import parse
+
+SIZE = 64
+GROUPS = [
+    ("algebra", "constants"),
+    ("algebra", "algebra"),
+    ("algebra", "bools"),
+    ("decompose", "integers"),
+    ("decompose", "narrow"),
+    ("decompose", "conversions"),
+]
+NUMBERS = [0, 1, -1, 2, 3, -3, 7, 8, 31, 64, 100, 255]
+FLOATS = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    2.0,
+    3.0,
+    -8.0,
+    0.1,
+    1e30,
+    1e-30,
+    float("inf"),
+    float("-inf"),
+    float("nan"),
+]
+KINDS = {name: set(members) - {dtypes.index} for name, members in dtypes.CLASSES.items()}
+NARROW = ("float16", "bfloat16", "float8_e4m3", "float8_e5m2")
+TARGETS = [
+    target(without=[ops.MAX, ops.MIN], arithmetic=[d for d in dtypes.DATA if d.name not in NARROW]),
+    target(without=[ops.MAX, ops.MIN]),
+]
+"""One that computes in wide floats only, one in all; both without MAX, MIN and transcendentals."""
+
+
+def file_of(module):
+    path = Path(tinycore.__file__).parent / "passes" / f"{module}.rules"
+    return parse(path.read_text(), str(path))
+
+
+def cases():
+    for module, group in GROUPS:
+        file = file_of(module)
+        (tree,) = [item for item in file.groups if item.name == group]
+        for rule in rules_of(file, tree):
+            if not any(note.name in ("fast", "unsafe", "approx") for note in rule.annotations):
+                yield pytest.param(module, group, cases_of(file, rule), id=f"{group}-{rule.name}")
+
+
+class Impossible(Exception):
+    """No instance of this pattern exists for the dtypes that were chosen."""
+
+
+class Maker:
+    """Makes graphs that a pattern should match."""
+
+    def __init__(self, chance):
+        self.chance = chance
+        self.bound = {}
+        self.types = {}
+        self.leaves = {}
+
+    def allowed(self, pattern):
+        """The dtypes that the value of a pattern may have."""
+        kind = getattr(pattern, "type", None)
+        if isinstance(pattern, s.Capture):
+            return self.allowed(pattern.pattern)
+        if isinstance(pattern, (s.Variable, s.Constant)):
+            if kind is None:
+                return KINDS["Any"]
+            if kind in self.types:
+                return {self.types[kind]}
+            return (
+                KINDS[kind]
+                if kind in KINDS
+                else {dtypes.by_name(kind)}
+                if not kind[0].isupper()
+                else KINDS["Any"]
+            )
+        if isinstance(pattern, s.Literal):
+            if isinstance(pattern.value, bool):
+                return {dtypes.bool_}
+            return KINDS["Number"] if isinstance(pattern.value, int) else KINDS["Float"]
+        op = TABLE[pattern.ops[0]]
+        if op.dtype == "bool":
+            return {dtypes.bool_}
+        if "dtype" in op.attributes:
+            given = pattern.attributes[0] if pattern.attributes else None
+            if given is not None and isinstance(given.equal, s.Name):
+                return {dtypes.by_name(given.equal.name)}
+            return (
+                {self.types[given.name]} if given is not None and given.name in self.types else KINDS["Any"]
+            )
+        return self.shared(op, pattern)
+
+    def shared(self, op, pattern):
+        """The dtypes that all operands called T may have."""
+        found = KINDS["Any"]
+        for spec, operand in zip(op.operands, pattern.operands, strict=True):
+            name, _, kind = spec.partition(":")
+            if name == "T":
+                found = found & self.allowed(operand) & (KINDS[kind] if kind else KINDS["Any"])
+        return found
+
+    def pick(self, choices):
+        if not choices:
+            raise Impossible
+        return self.chance.choice(sorted(choices, key=lambda d: d.name))
+
+    def make(self, pattern, dtype):
+        if isinstance(pattern, s.Capture):
+            node = self.make(pattern.pattern, dtype)
+            self.bound[pattern.name] = node
+            return node
+        if isinstance(pattern, s.Literal):
+            return UOp.const(dtype, pattern.value, (SIZE,))
+        if isinstance(pattern, (s.Variable, s.Constant)):
+            return self.leaf(pattern, dtype)
+        op = TABLE[
+            self.chance.choice([name for part in pattern.ops for name in OP_CLASSES.get(part, (part,))])
+        ]
+        if op is ops.CONST:
+            return self.constant(dtype)
+        return self.apply(op, pattern, dtype)
+
+    def apply(self, op, pattern, dtype):
+        if "dtype" in op.attributes and pattern.attributes and pattern.attributes[0].name not in (None, "_"):
+            if self.types.setdefault(pattern.attributes[0].name, dtype) is not dtype:
+                raise Impossible
+        common = dtype
+        if op.dtype == "bool":
+            common = self.pick(self.shared(op, pattern))
+        src = []
+        for spec, operand in zip(op.operands, pattern.operands, strict=True):
+            name, _, _ = spec.partition(":")
+            own = common if name == "T" else self.pick(self.allowed(operand) & KINDS[name])
+            src.append(self.make(operand, own))
+        if op is ops.BITCAST and (
+            src[0].dtype.bits != dtype.bits or "bool" in (src[0].dtype.kind, dtype.kind)
+        ):
+            raise Impossible
+        return UOp(op, dtype, tuple(src))
+
+    def leaf(self, pattern, dtype):
+        known = self.bound.get(pattern.name)
+        if known is not None:
+            if known.dtype is not dtype:
+                raise Impossible
+            return known
+        kind = getattr(pattern, "type", None)
+        if (
+            kind is not None
+            and kind[0].isupper()
+            and kind not in KINDS
+            and self.types.setdefault(kind, dtype) is not dtype
+        ):
+            raise Impossible
+        node = self.constant(dtype) if isinstance(pattern, s.Constant) else self.variable(dtype)
+        if pattern.name is not None:
+            self.bound[pattern.name] = node
+        return node
+
+    def variable(self, dtype):
+        node = UOp(ops.BUFFER, dtype, (), (len(self.leaves), (SIZE,), "D"))
+        self.leaves[node] = values(dtype, SIZE, self.chance)
+        if dtype.kind in ("int", "uint"):  # sometimes with bounds that guards can use
+            node = self.chance.choice([node, node & 7, (node & 7) + 1, node | 1, (node & 7) + 100])
+        return node
+
+    def constant(self, dtype):
+        return UOp.const(dtype, self.chance.choice(FLOATS if dtype.is_float else NUMBERS), (SIZE,))
+
+
+@pytest.mark.parametrize("module, group, orders", list(cases()))
+def test_a_rule_keeps_every_bit(module, group, orders):
+    rewrite = load(f"tinycore.passes.{module}").groups[group]
+    name = orders[0].rule.name
+    chance = random.Random(f"{group} {name}")
+    fired = 0
+    for attempt in range(60 * len(orders)):
+        maker = Maker(chance)
+        try:
+            pattern = orders[attempt % len(orders)].pattern
+            before = maker.make(pattern, maker.pick(maker.allowed(pattern)))
+        except Impossible:
+            continue
+        with trace() as found:
+            after = rewrite(before, Context(TARGETS[attempt // len(orders) % 2]))
+        fired += any(event.rule.name == name for event in found.events)
+        if after is not before:
+            assert after.dtype is before.dtype and after.shape == before.shape
+            expected, answer = interpret([before], maker.leaves)[0], interpret([after], maker.leaves)[0]
+            assert same_bits(expected, answer, before.op in (ops.MAX, ops.MIN)), (
+                before,
+                after,
+                expected,
+                answer,
+            )
+    assert fired, f"{name} never fired"
