@@ -41,7 +41,7 @@ TOLERANT = (ops.EXP, ops.SIN, ops.COS, ops.TANH, ops.ERF)
 
 
 @st.composite
-def cases(draw: Draw, dtypes: Sequence[DType] = DATA, max_ops: int = 24, device: str = "D") -> Case:
+def cases(draw: Draw, dtypes: Sequence[DType] = DATA, max_ops: int = 28, device: str = "D") -> Case:
     """A random graph with data.
 
     Parameters
@@ -53,7 +53,7 @@ def cases(draw: Draw, dtypes: Sequence[DType] = DATA, max_ops: int = 24, device:
     graph = _Graph(draw, tuple(dtypes), device)
     for _ in range(draw(st.integers(1, 3))):
         graph.buffer(draw(shapes()), draw(st.sampled_from(graph.dtypes)))
-    for _ in range(draw(st.integers(1, max_ops))):
+    for _ in range(draw(st.integers(min(3, max_ops), max_ops))):
         graph.step()
     return Case(graph.roots(), draw(st.integers(0, 2**16)))
 
@@ -142,13 +142,19 @@ class _Graph:
         return self.add(ops.EXPAND, node.dtype, (node,), shape) if sizes != shape else node
 
     def roots(self) -> tuple[UOp, ...]:
-        """Up to four values that nothing uses, the deepest first, and any value besides."""
+        """Up to five values that nothing uses, the deepest first, and any value besides."""
         used = {operand for node in self.pool for operand in node.src}
-        ends = [node for node in self.pool if node not in used and node.op is not ops.BUFFER]
+        kept = [node for node in self.pool if self.lasting(node)]
+        ends = [node for node in kept if node not in used and node.op is not ops.BUFFER]
         ends.sort(key=lambda node: len(toposort((node,))), reverse=True)
-        chosen = ends[:3] or [self.pool[-1]]
-        extra = self.pick()
-        return tuple(dict.fromkeys([*chosen, *([] if extra is None else [extra])]))
+        extra = self.pick(self.lasting)
+        return tuple(dict.fromkeys([*ends[:4], *([] if extra is None else [extra])]))
+
+    def lasting(self, node: UOp) -> bool:
+        """Whether a value is still there when all is done: an older version of a buffer has been overwritten."""
+        while node.op in (ops.RESHAPE, ops.DETACH):
+            node = node.src[0]
+        return node.op not in (ops.BUFFER, ops.ASSIGN) or node in self.versions.values()
 
     def step(self) -> None:
         """One operation; nothing where the one drawn has no operands."""
@@ -162,9 +168,13 @@ class _Graph:
             return
         choices = [ops.NEG]
         if x.dtype.is_float:
-            rounding = (ops.SQRT, ops.FLOOR, ops.TRUNC, ops.ROUND)
-            choices += (*TRANSCENDENTAL, *rounding) if self.exact(x) else TOLERANT
+            choices += TRANSCENDENTAL if self.exact(x) else TOLERANT
         self.add(self.sample(choices), x.dtype, (x,))
+
+    def rounding(self) -> None:
+        x = self.pick(lambda node: node.dtype.is_float and self.exact(node))
+        if x is not None:
+            self.add(self.sample([ops.SQRT, ops.FLOOR, ops.TRUNC, ops.ROUND]), x.dtype, (x,))
 
     def binary(self) -> None:
         x = self.pick()
@@ -356,7 +366,7 @@ class _Graph:
 
 
 _WEIGHTS = {
-    "unary": 3, "binary": 6, "compare": 2, "where": 2, "power": 1, "fused": 1, "cast": 3, "bitcast": 1,
+    "unary": 3, "rounding": 1, "binary": 6, "compare": 2, "where": 2, "power": 1, "fused": 1, "cast": 3, "bitcast": 1,
     "reshape": 2, "permute": 2, "expand": 2, "pad": 2, "shrink": 2, "flip": 1, "contiguous": 1,
     "reduce": 4, "scan": 1, "gather": 2, "scatter": 1, "assign": 1,
 }

@@ -1,0 +1,80 @@
+"""Random tensor graphs: the interpreter and every device against the oracle.
+
+Split into parts so that the workers of pytest-xdist share the work. A failure prints the smallest graph that
+hypothesis found and a command that repeats it.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
+
+from tinycore.errors import BackendUnavailable
+from tinycore.ir import UOp, dtypes, ops
+from tinycore.ir.verify import verify
+from tinycore.testing.compare import check
+from tinycore.testing.devices import PURE, runner, stored_dtypes
+from tinycore.testing.strategies import cases, operations
+
+PART = 125
+EXAMPLES = {PURE: 2000, "INTERPRETER": 500, "CPU": 2000, "CL": 200}
+"""Graphs for each device; for a device that is not named here, 200."""
+
+
+def parts():
+    for device, count in EXAMPLES.items():
+        for number in range(max(1, count // PART)):
+            yield pytest.param(device, number, min(PART, count), id=f"{device}-{number}")
+
+
+@pytest.mark.parametrize(("device", "number", "count"), list(parts()))
+def test_random_graphs(device, number, count):
+    try:
+        run = runner(device)
+    except BackendUnavailable as reason:
+        pytest.skip(f"{device}: {reason.what}")
+
+    @seed(number)
+    @settings(max_examples=count, deadline=None, database=None, print_blob=True,
+              suppress_health_check=list(HealthCheck))
+    @given(cases(stored_dtypes(device)))
+    def holds(case):
+        if device == PURE:
+            verify(UOp(ops.SINK, dtypes.void, case.roots), "tensor")
+        check(case, run, device)
+
+    holds()
+
+
+def test_half_of_the_graphs_are_large():
+    sizes = []
+
+    @seed(0)
+    @settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(cases())
+    def count(case):
+        sizes.append(operations(case))
+
+    count()
+    assert sum(size >= 8 for size in sizes) >= len(sizes) / 2
+
+
+def test_every_op_and_dtype_occurs():
+    seen_ops, seen_dtypes, seen_sizes = set(), set(), set()
+
+    @seed(1)
+    @settings(max_examples=400, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(cases())
+    def count(case):
+        for node in UOp(ops.SINK, dtypes.void, case.roots).toposort():
+            seen_ops.add(node.op)
+            seen_dtypes.add(node.dtype)
+            seen_sizes.update(node.shape)
+
+    count()
+    tensor = {op for op in ops if "tensor" in op.levels}
+    # PARAM, CALL and CUSTOM need a body or a plugin, VARIABLE a binding, COPY a second device.
+    absent = {ops.PARAM, ops.CALL, ops.CUSTOM, ops.VARIABLE, ops.COPY}
+    assert tensor - seen_ops == absent
+    assert set(dtypes.DATA) <= seen_dtypes
+    assert {0, 1} <= seen_sizes
