@@ -149,15 +149,16 @@ def task_docs(arguments: Sequence[str]) -> int:
 
 def task_lint(arguments: Sequence[str]) -> int:
     """Run ruff, mypy --strict on every project, and the import contracts."""
-    packages = [next(project.glob("tinycore_*/")) for project in projects()[1:]]
-    checks = [
-        (BIN / "ruff", "check", *(arguments or ["."])),
-        (BIN / "ruff", "format", "--check", *(arguments or ["."])),
-        *((PYTHON, "-m", "mypy", "--strict", package) for package in [ROOT / "tinycore", *packages]),
-        (BIN / "lint-imports", "--no-logo"),
-    ]
-    failed = [Path(check[0]).name for check in checks if run(*check)]
-    say(f"failed: {len(failed)} of {len(checks)} checks" if failed else "all checks passed")
+    packages = [ROOT / "tinycore", *sorted(ROOT.glob("plugins/*/tinycore_*"))]
+    where = arguments or ["."]
+    checks = {
+        "ruff check": (BIN / "ruff", "check", "--output-format", "concise", *where),
+        "ruff format": (BIN / "ruff", "format", "--check", *where),
+        **{f"mypy {path.name}": (PYTHON, "-m", "mypy", "--strict", path) for path in packages},
+        "import contracts": (BIN / "lint-imports", "--no-logo"),
+    }
+    failed = [name for name, command in checks.items() if run(*command)]
+    say(f"failed: {', '.join(failed)}" if failed else f"all {len(checks)} checks passed")
     return 1 if failed else 0
 
 
