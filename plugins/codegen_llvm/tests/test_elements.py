@@ -87,7 +87,7 @@ def edges(dtype):
     return values
 
 
-def run(lines, kit, inputs, result, build, lanes):
+def run(lines, execute, inputs, result, build, lanes):
     """Apply `build` to elements (or rows of lanes) of the inputs and answer all results."""
     size = len(inputs[0][1])
     buffers = [lines.buffer(slot, dtype, size) for slot, (dtype, _) in enumerate(inputs)]
@@ -99,7 +99,7 @@ def run(lines, kit, inputs, result, build, lanes):
     lines.end(i)
     program = lines.program()
     assert "call" not in calls(program), "library calls cannot be linked"
-    return kit.execute(program, *[values for _, values in inputs], np.zeros(size, result.numpy))
+    return execute(program, *[values for _, values in inputs], np.zeros(size, result.numpy))
 
 
 def calls(program):
@@ -125,9 +125,9 @@ def pairs(dtype):
 @pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize("target", ALL, ids=str)
 @pytest.mark.parametrize("source", ALL, ids=str)
-def test_casts(lines, kit, source, target, lanes):
+def test_casts(lines, execute, source, target, lanes):
     values = edges(source)
-    answer = run(lines, kit, [(source, values)], target, lambda x: x.cast(target), lanes)
+    answer = run(lines, execute, [(source, values)], target, lambda x: x.cast(target), lanes)
     with np.errstate(all="ignore"):
         same(answer, conversions.cast(target, values))
 
@@ -144,11 +144,11 @@ UNARY = {
 @pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("op", UNARY, ids=str)
-def test_float_unary(lines, kit, op, dtype, lanes):
+def test_float_unary(lines, execute, op, dtype, lanes):
     values = edges(dtype)
     with np.errstate(invalid="ignore"):
         expected = UNARY[op](values.astype(np.float64)).astype(dtype.numpy)
-    same(run(lines, kit, [(dtype, values)], dtype, lambda x: x.alu(op), lanes), expected)
+    same(run(lines, execute, [(dtype, values)], dtype, lambda x: x.alu(op), lanes), expected)
 
 
 BINARY = {
@@ -165,14 +165,14 @@ COMPARE = {ops.LT: np.less, ops.LE: np.less_equal, ops.EQ: np.equal, ops.NE: np.
 @pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("op", [*BINARY, *COMPARE], ids=str)
-def test_float_binary(lines, kit, op, dtype, lanes):
+def test_float_binary(lines, execute, op, dtype, lanes):
     a, b = pairs(dtype)
     result = dtypes.bool_ if op in COMPARE else dtype
     # 16-bit floats: one rounding of the exact (or float32) result, which is what wider arithmetic gives.
     wide = np.float32 if dtype.itemsize < 4 else dtype.numpy
     with np.errstate(all="ignore"):
         expected = {**BINARY, **COMPARE}[op](a.astype(wide), b.astype(wide)).astype(result.numpy)
-    answer = run(lines, kit, [(dtype, a), (dtype, b)], result, lambda x, y: x.alu(op, y), lanes)
+    answer = run(lines, execute, [(dtype, a), (dtype, b)], result, lambda x, y: x.alu(op, y), lanes)
     if op in (ops.MAX, ops.MIN):  # the sign of a zero is unspecified
         answer, expected = answer.astype(np.float64) + 0.0, expected.astype(np.float64) + 0.0
     same(answer, expected)
@@ -180,7 +180,7 @@ def test_float_binary(lines, kit, op, dtype, lanes):
 
 @pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
-def test_fma_rounds_once(lines, kit, dtype, lanes):
+def test_fma_rounds_once(lines, execute, dtype, lanes):
     random = np.random.default_rng(0)
     # 1.5 times the next number after 1 is a tie, unless something tiny is added.
     tie, tiny = 1 + 2.0**-dtype.mantissa, 2.0**-24 if dtype is dtypes.float16 else 2.0**-60
@@ -191,7 +191,7 @@ def test_fma_rounds_once(lines, kit, dtype, lanes):
         a, b, c = (values.astype(dtype.numpy) for values in (a, b, c))
         expected = conversions.fused_multiply_add(dtype, a, b, c)
     inputs = [(dtype, a), (dtype, b), (dtype, c)]
-    same(run(lines, kit, inputs, dtype, lambda x, y, z: UOp(ops.FMA, dtype, (x, y, z)), lanes), expected)
+    same(run(lines, execute, inputs, dtype, lambda x, y, z: UOp(ops.FMA, dtype, (x, y, z)), lanes), expected)
 
 
 def exact(op, a, b, dtype):
@@ -244,18 +244,18 @@ INT_OPS = [
 @pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize("dtype", INTS, ids=str)
 @pytest.mark.parametrize("op", INT_OPS, ids=str)
-def test_int_binary(lines, kit, op, dtype, lanes):
+def test_int_binary(lines, execute, op, dtype, lanes):
     a, b = pairs(dtype)
     result = dtypes.bool_ if op in COMPARE else dtype
     expected = np.array([exact(op, x, y, dtype) for x, y in zip(a, b, strict=True)], result.numpy)
-    same(run(lines, kit, [(dtype, a), (dtype, b)], result, lambda x, y: x.alu(op, y), lanes), expected)
+    same(run(lines, execute, [(dtype, a), (dtype, b)], result, lambda x, y: x.alu(op, y), lanes), expected)
 
 
 @pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize(
     "op", [ops.ADD, ops.MUL, ops.MAX, ops.MIN, ops.AND, ops.OR, ops.XOR, *COMPARE], ids=str
 )
-def test_bool_binary(lines, kit, op, lanes):
+def test_bool_binary(lines, execute, op, lanes):
     a, b = np.tile([False, False, True, True], 2), np.tile([False, True], 4)
     meaning = {
         ops.ADD: np.logical_or,
@@ -268,17 +268,22 @@ def test_bool_binary(lines, kit, op, lanes):
         **COMPARE,
     }
     answer = run(
-        lines, kit, [(dtypes.bool_, a), (dtypes.bool_, b)], dtypes.bool_, lambda x, y: x.alu(op, y), lanes
+        lines, execute, [(dtypes.bool_, a), (dtypes.bool_, b)], dtypes.bool_, lambda x, y: x.alu(op, y), lanes
     )
     same(answer, meaning[op](a, b))
 
 
 @pytest.mark.parametrize("divisor", [1, -1, 3, 8, -8, 10])
 @pytest.mark.parametrize("op", [ops.TRUNCDIV, ops.TRUNCMOD], ids=str)
-def test_division_by_constants_is_unguarded_where_it_may(lines, kit, op, divisor):
+def test_division_by_constants_is_unguarded_where_it_may(lines, execute, op, divisor):
     values = edges(dtypes.int32)
     answer = run(
-        lines, kit, [(dtypes.int32, values)], dtypes.int32, lambda x: x.alu(op, x.const_like(divisor)), None
+        lines,
+        execute,
+        [(dtypes.int32, values)],
+        dtypes.int32,
+        lambda x: x.alu(op, x.const_like(divisor)),
+        None,
     )
     same(answer, [exact(op, value, divisor, dtypes.int32) for value in values])
     text = render(lines.program(), CPU())
@@ -287,7 +292,7 @@ def test_division_by_constants_is_unguarded_where_it_may(lines, kit, op, divisor
 
 @pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize("dtype", ALL, ids=str)
-def test_where_and_bitcast(lines, kit, dtype, lanes):
+def test_where_and_bitcast(lines, execute, dtype, lanes):
     values = edges(dtype)
     bits = dtypes.by_name({1: "uint8", 2: "uint16", 4: "uint32", 8: "uint64"}[dtype.itemsize])
 
@@ -296,7 +301,7 @@ def test_where_and_bitcast(lines, kit, dtype, lanes):
         return x.alu(ops.EQ, x).where(back, x.const_like(1))
 
     expected = np.where(values == values, values, np.ones_like(values))
-    same(run(lines, kit, [(dtype, values)], dtype, build, lanes), expected)
+    same(run(lines, execute, [(dtype, values)], dtype, build, lanes), expected)
 
 
 MONOIDS = {ops.ADD: np.sum, ops.MUL: np.prod, ops.MAX: np.max, ops.MIN: np.min}
@@ -304,32 +309,32 @@ MONOIDS = {ops.ADD: np.sum, ops.MUL: np.prod, ops.MAX: np.max, ops.MIN: np.min}
 
 @pytest.mark.parametrize("dtype", ALL, ids=str)
 @pytest.mark.parametrize("op", MONOIDS, ids=str)
-def test_lane_reduce(lines, kit, op, dtype):
+def test_lane_reduce(lines, execute, op, dtype):
     values = np.array([1, 2, 3, 1, 1, 2, 1, 1]).astype(dtype.numpy)
     x, out = lines.buffer(0, dtype), lines.buffer(1, dtype)
     lines.store(out, 0, UOp(ops.LANE_REDUCE, dtype, (lines.load(x, 0, 8),), op))
     expected = MONOIDS[op](values.astype(np.float64)) if dtype.kind != "bool" else True
-    assert kit.execute(lines.program(), values, np.zeros(1, dtype.numpy))[0] == expected
+    assert execute(lines.program(), values, np.zeros(1, dtype.numpy))[0] == expected
 
 
-def test_lane_reduce_hands_nan_on(lines, kit):
+def test_lane_reduce_hands_nan_on(lines, execute):
     x, out = lines.buffer(0, dtypes.float32), lines.buffer(1, dtypes.float32)
     lines.store(out, 0, UOp(ops.LANE_REDUCE, dtypes.float32, (lines.load(x, 0, 8),), ops.MAX))
     for place in range(8):
         values = np.arange(8, dtype=np.float32)
         values[place] = np.nan
-        assert np.isnan(kit.execute(lines.program(), values, np.zeros(1, np.float32))[0])
+        assert np.isnan(execute(lines.program(), values, np.zeros(1, np.float32))[0])
 
 
 @pytest.mark.parametrize(
     "bits", [0x7FC00001, 0xFFC00000, 0x7FA00000, 0x80000000, 0x00000001, 0x7F7FFFFF, 0x3DCCCCCD]
 )
 @pytest.mark.parametrize("lanes", LANES)
-def test_float32_constants_are_exact(lines, kit, bits, lanes):
+def test_float32_constants_are_exact(lines, execute, bits, lanes):
     out = lines.buffer(0, dtypes.uint32, 8)
     shape = (lanes,) if lanes else ()
     lines.store(out, 0, lines.add(UOp.from_bits(dtypes.float32, bits, shape).bitcast(dtypes.uint32)))
-    assert kit.execute(lines.program(), np.zeros(8, np.uint32))[0] == bits
+    assert execute(lines.program(), np.zeros(8, np.uint32))[0] == bits
 
 
 def test_what_cannot_be_computed_is_refused(lines):

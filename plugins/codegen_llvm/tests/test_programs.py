@@ -6,63 +6,32 @@ import numpy as np
 import pytest
 from tinycore_codegen_llvm import CPU, render
 from tinycore_codegen_llvm.machine import Machine
+from tinycore_codegen_llvm.testing import YES, integer, iota, matmul, scaled_sum
 
 from tinycore.errors import CompileError
 from tinycore.ir import UOp, dtypes, ops
 
 
-def vector_add(lines, kit, size, lanes=16):
-    """out = x * 2 + y with a masked tail: 3 buffers."""
-    x, y, out = (lines.buffer(slot, dtypes.float32, size) for slot in range(3))
-    block = lines.range(-(-size // lanes), "global")
-    start = block * lanes
-    inside = kit.splat(start, lanes) + kit.iota(lanes)
-    gate = inside < kit.integer(size).const_like(size).replace(arg=(size, (lanes,)))
-    a, b = lines.load(x, start, lanes, gate), lines.load(y, start, lanes, gate)
-    lines.store(out, start, a * UOp.const(dtypes.float32, 2.0, (lanes,)) + b, gate)
-    return lines.program(grid=(-(-size // lanes),))
-
-
 @pytest.mark.parametrize("size", [1, 16, 37])
-def test_elementwise_with_a_masked_tail(lines, kit, size):
-    program = vector_add(lines, kit, size)
+def test_elementwise_with_a_masked_tail(execute, size):
+    program = scaled_sum(size)
     x, y = np.random.default_rng(0).normal(size=(2, size)).astype(np.float32)
     memory = np.full(size + 64, 7, np.float32)
     out = memory[32 : 32 + size]
-    kit.execute(program, x, y, out, chunks=program.grid[0])
+    execute(program, x, y, out, chunks=program.grid[0])
     np.testing.assert_array_equal(out, x * 2 + y)
     assert (memory[:32] == 7).all() and (memory[32 + size :] == 7).all()
 
 
-def matmul(lines, m, n, k, lanes=8, rows=4):
-    """A register tile of `rows` times `lanes`, accumulators in the k loop, inside loops over the tiles."""
-    a, b, c = (lines.buffer(slot, dtypes.float32) for slot in range(3))
-    i, j = lines.range(m // rows), lines.range(n // lanes)
-    zero = UOp.const(dtypes.float32, 0.0, (lanes,))
-    accumulators = [lines.accumulator(zero) for _ in range(rows)]
-    kk = lines.range(k, "reduce")
-    right = lines.load(b, kk * n + j * lanes, lanes)
-    for row, accumulator in enumerate(accumulators):
-        left = lines.load(a, (i * (rows * k) + kk) + row * k)
-        wide = lines.add(UOp(ops.SPLAT, dtypes.float32, (left,), lanes))
-        lines.update(accumulator, UOp(ops.FMA, dtypes.float32, (wide, right, accumulator)))
-    end = lines.end(kk)
-    for row, accumulator in enumerate(accumulators):
-        lines.store(c, (i * (rows * n) + j * lanes) + row * n, lines.after(accumulator, end))
-    lines.end(j)
-    lines.end(i)
-    return lines.program("matmul")
-
-
-def test_matmul_with_accumulators_in_nested_loops(lines, kit):
-    program = matmul(lines, 8, 24, 5)
+def test_matmul_with_accumulators_in_nested_loops(execute):
+    program = matmul(8, 24, 5)
     a, b = np.random.default_rng(0).normal(size=(8, 5)), np.random.default_rng(1).normal(size=(5, 24))
     a, b, c = a.astype(np.float32), b.astype(np.float32), np.zeros((8, 24), np.float32)
-    np.testing.assert_allclose(kit.execute(program, a, b, c), a @ b, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(execute(program, a, b, c), a @ b, rtol=1e-5, atol=1e-6)
 
 
-def test_a_register_tile_stays_in_registers(lines):
-    program = matmul(lines, 32, 64, 512, lanes=16, rows=8)
+def test_a_register_tile_stays_in_registers():
+    program = matmul(32, 64, 512, lanes=16, rows=8)
     text = render(program, CPU())
     assert "alloca" not in text
     assert text.count(" = phi <16 x float>") == 8  # one an accumulator, in the header of the k loop only
@@ -86,7 +55,7 @@ def test_constant_displacements_share_one_address(lines):
     assert ", i64 1" in text and ", i64 3" in text
 
 
-def test_a_loop_that_may_run_zero_times(lines, kit):
+def test_a_loop_that_may_run_zero_times(lines, execute):
     out = lines.buffer(0, dtypes.float32, 1)
     n = UOp.variable("n", 0, 100)
     accumulator = lines.accumulator(UOp.const(dtypes.float32, 3.0))
@@ -97,11 +66,11 @@ def test_a_loop_that_may_run_zero_times(lines, kit):
     lines.store(out, 0, lines.after(accumulator, end))
     program = lines.program(variables=(n,))
     for count in (0, 1, 5):
-        answer = kit.execute(program, np.zeros(1, np.float32), variables=(count,))
+        answer = execute(program, np.zeros(1, np.float32), variables=(count,))
         assert answer[0] == 3 + count * (count + 1) / 2
 
 
-def test_accumulators_of_nested_loops_start_anew(lines, kit):
+def test_accumulators_of_nested_loops_start_anew(lines, execute):
     """out[i] = sum of x[i, :], and the total of all rows in the last element."""
     x, out = lines.buffer(0, dtypes.float32, 12), lines.buffer(1, dtypes.float32, 4)
     total = lines.accumulator(UOp.const(dtypes.float32, 0.0))
@@ -114,11 +83,11 @@ def test_accumulators_of_nested_loops_start_anew(lines, kit):
     lines.update(total, total + inner)
     lines.store(out, 3, lines.after(total, lines.end(i)))
     values = np.arange(12, dtype=np.float32)
-    answer = kit.execute(lines.program(), values, np.zeros(4, np.float32))
+    answer = execute(lines.program(), values, np.zeros(4, np.float32))
     np.testing.assert_array_equal(answer, [6, 22, 38, 66])
 
 
-def test_conditional_blocks_merge_accumulators(lines, kit):
+def test_conditional_blocks_merge_accumulators(lines, execute):
     """Counts the elements above zero, with a branch; stores only there."""
     x, out = lines.buffer(0, dtypes.int32, 8), lines.buffer(1, dtypes.int32, 9)
     count = lines.accumulator(UOp.const(dtypes.int32, 0))
@@ -131,11 +100,11 @@ def test_conditional_blocks_merge_accumulators(lines, kit):
     lines.again(UOp(ops.ENDIF, dtypes.void, (condition,)))
     lines.store(out, 8, lines.after(count, lines.end(i)))
     values = np.array([3, -1, 0, 5, 7, -2, 1, -9], np.int32)
-    answer = kit.execute(lines.program(), values, np.full(9, -5, np.int32))
+    answer = execute(lines.program(), values, np.full(9, -5, np.int32))
     np.testing.assert_array_equal(answer, [*np.where(values > 0, values * 10, -5), 4])
 
 
-def test_what_is_known_in_a_block_is_not_known_after_it(lines, kit):
+def test_what_is_known_in_a_block_is_not_known_after_it(lines, execute):
     """An address that is computed in a loop that may not run is computed again after it."""
     x, out = lines.buffer(0, dtypes.float32, 8), lines.buffer(1, dtypes.float32, 8)
     n = UOp.variable("n", 0, 4).replace(dtype=dtypes.int64)
@@ -143,15 +112,15 @@ def test_what_is_known_in_a_block_is_not_known_after_it(lines, kit):
     lines.store(out, i, lines.load(x, 5))
     lines.end(i)
     lines.nodes.append(lines.nodes[1])
-    lines.again(UOp(ops.STORE, dtypes.void, (out, kit.integer(7), lines.nodes[1], kit.yes)))
+    lines.again(UOp(ops.STORE, dtypes.void, (out, integer(7), lines.nodes[1], YES)))
     program = lines.program(variables=(n,))
     values = np.arange(8, dtype=np.float32)
     for count in (0, 3):
-        answer = kit.execute(program, values, np.zeros(8, np.float32), variables=(count,))
+        answer = execute(program, values, np.zeros(8, np.float32), variables=(count,))
         np.testing.assert_array_equal(answer, [5] * count + [0] * (7 - count) + [5])
 
 
-def test_a_register_that_is_set_anew_in_a_loop(lines, kit):
+def test_a_register_that_is_set_anew_in_a_loop(lines, execute):
     """Listed before the loop and in it: what it holds at the end is what the last iteration left."""
     out = lines.buffer(0, dtypes.int64, 5)
     register = lines.accumulator(UOp.const(dtypes.int64, 10))
@@ -161,10 +130,10 @@ def test_a_register_that_is_set_anew_in_a_loop(lines, kit):
     lines.update(register, register + i)
     lines.store(out, i, register)
     lines.store(out, 4, lines.after(register, lines.end(i)))
-    np.testing.assert_array_equal(kit.execute(lines.program(), np.zeros(5, np.int64)), [10, 11, 12, 13, 13])
+    np.testing.assert_array_equal(execute(lines.program(), np.zeros(5, np.int64)), [10, 11, 12, 13, 13])
 
 
-def test_the_same_node_listed_twice_reads_the_register_twice(lines, kit):
+def test_the_same_node_listed_twice_reads_the_register_twice(lines, execute):
     out = lines.buffer(0, dtypes.int32, 1)
     count = lines.accumulator(UOp.const(dtypes.int32, 1))
     doubled = lines.add(count + count)
@@ -172,11 +141,11 @@ def test_the_same_node_listed_twice_reads_the_register_twice(lines, kit):
     lines.again(doubled)
     lines.again(UOp(ops.UPDATE, dtypes.void, (count, doubled)))
     lines.store(out, 0, lines.after(count))
-    assert kit.execute(lines.program(), np.zeros(1, np.int32))[0] == 4
+    assert execute(lines.program(), np.zeros(1, np.int32))[0] == 4
 
 
 @pytest.mark.parametrize("lanes", [4, 16])
-def test_gather_and_scatter(lines, kit, lanes):
+def test_gather_and_scatter(lines, execute, lanes):
     x, where, out = (
         lines.buffer(0, dtypes.float32),
         lines.buffer(1, dtypes.int64),
@@ -188,22 +157,22 @@ def test_gather_and_scatter(lines, kit, lanes):
     values = np.random.default_rng(0).normal(size=lanes).astype(np.float32)
     order = np.random.default_rng(1).permutation(lanes)
     expected = np.where(np.arange(lanes) == 0, -1, values + 1).astype(np.float32)
-    answer = kit.execute(lines.program(), values, order, np.full(lanes, -1, np.float32))
+    answer = execute(lines.program(), values, order, np.full(lanes, -1, np.float32))
     np.testing.assert_array_equal(answer, expected)
 
 
-def test_guarded_loads_do_not_touch_memory(lines, kit):
+def test_guarded_loads_do_not_touch_memory(lines, execute):
     """Scalar and neighbouring loads whose index is far outside when the guard is false."""
     x, out = lines.buffer(0, dtypes.float32), lines.buffer(1, dtypes.float32)
     i = lines.range(8)
     gate = i < 3
-    far = lines.add(gate.where(kit.integer(0), kit.integer(1 << 40)) + i)
+    far = lines.add(gate.where(integer(0), integer(1 << 40)) + i)
     lines.store(out, i, lines.load(x, far, 1, gate))
     lines.store(out, i * 4 + 8, lines.load(x, far, 4, gate))
     lines.store(out, far, i.cast(dtypes.float32) + 100.0, gate & i.eq(2))
     lines.end(i)
     values = np.arange(1, 9, dtype=np.float32)
-    answer = kit.execute(lines.program(), values, np.full(40, -1, np.float32))
+    answer = execute(lines.program(), values, np.full(40, -1, np.float32))
     np.testing.assert_array_equal(answer[:8], [1, 2, 102, 0, 0, 0, 0, 0])
     expected = np.zeros((8, 4), np.float32)
     for row in range(3):
@@ -213,40 +182,38 @@ def test_guarded_loads_do_not_touch_memory(lines, kit):
     assert text.count(", ptr %buffer1\n") == 1  # the scalar load reads element 0 where it may not read
 
 
-def test_bools_are_bytes_in_memory(lines, kit):
+def test_bools_are_bytes_in_memory(lines, execute):
     x, out = lines.buffer(0, dtypes.bool_, 20), lines.buffer(1, dtypes.bool_, 20)
-    gate = (kit.iota(16)) < UOp.const(dtypes.int64, 12, (16,))
+    gate = (iota(16)) < UOp.const(dtypes.int64, 12, (16,))
     lines.store(out, 0, lines.load(x, 0, 16, gate) ^ UOp.const(dtypes.bool_, True, (16,)), gate)
     lines.store(out, 19, lines.load(x, 19))
     values = np.random.default_rng(0).integers(0, 2, 20).astype(bool)
-    answer = kit.execute(lines.program(), values, np.zeros(20, bool))
+    answer = execute(lines.program(), values, np.zeros(20, bool))
     expected = np.concatenate([~values[:12], np.zeros(7, bool), values[19:]])
     np.testing.assert_array_equal(answer, expected)
 
 
-def test_scratch_memory(lines, kit):
+def test_scratch_memory(lines, execute):
     """Reverses 8 numbers by way of memory that the kernel owns."""
     x, out = lines.buffer(0, dtypes.float32), lines.buffer(1, dtypes.float32)
     scratch = UOp(ops.SCRATCH, dtypes.float32, (), ("private", 0, (8,)))
     i = lines.range(8)
-    lines.again(
-        UOp(ops.STORE, dtypes.void, (scratch, lines.add(kit.integer(7) - i), lines.load(x, i), kit.yes))
-    )
+    lines.again(UOp(ops.STORE, dtypes.void, (scratch, lines.add(integer(7) - i), lines.load(x, i), YES)))
     end = lines.end(i)
     full = UOp(ops.AFTER, dtypes.float32, (scratch, end))
     lines.store(out, 0, lines.load(full, 0, 8))
     values = np.arange(8, dtype=np.float32)
-    np.testing.assert_array_equal(kit.execute(lines.program(), values, np.zeros(8, np.float32)), values[::-1])
+    np.testing.assert_array_equal(execute(lines.program(), values, np.zeros(8, np.float32)), values[::-1])
 
 
-def test_the_grid_is_unravelled_with_the_last_id_fastest(lines, kit):
+def test_the_grid_is_unravelled_with_the_last_id_fastest(lines, execute):
     out = lines.buffer(0, dtypes.int64)
     n = UOp.variable("n", 1, 64)
     ids = [lines.range(bound, "global") for bound in (2, lines.add(UOp(ops.CAST, dtypes.int64, (n,))), 5)]
     wide = lines.add(UOp(ops.CAST, dtypes.int64, (n,)))
     lines.store(out, (ids[0] * wide + ids[1]) * 5 + ids[2], ids[0] * 100 + ids[1] * 10 + ids[2])
     program = lines.program(variables=(n,), grid=(2, n, 5))
-    answer = kit.execute(program, np.zeros(30, np.int64), variables=(3,), chunks=30)
+    answer = execute(program, np.zeros(30, np.int64), variables=(3,), chunks=30)
     expected = [a * 100 + b * 10 + c for a in range(2) for b in range(3) for c in range(5)]
     np.testing.assert_array_equal(answer, expected)
 

@@ -245,7 +245,7 @@ class _Renderer:
             raise CompileError(
                 f"the program has more {kind} ranges than its {kind} size has entries", where=repr(node)
             )
-        source = dtypes.int64 if word == "i64" else dtypes.int32
+        source = dtypes.int64 if word == "i64" else dtypes.uint32  # ids are never negative
         self.values[node] = cast(self.body, self.flavour, Register(source), node.dtype, values[position])
 
     def _open_loop(self, position: int, node: UOp) -> None:
