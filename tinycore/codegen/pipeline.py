@@ -80,7 +80,7 @@ def _indexing(kernel: UOp, context: Context) -> UOp:
 
 
 def _simplify(kernel: UOp, context: Context) -> UOp:
-    return _rules("tinycore.passes.algebra", "simplify")(kernel)
+    return _rules("tinycore.passes.kernel", "simplify")(kernel)
 
 
 def _decompose(kernel: UOp, context: Context) -> UOp:

@@ -221,10 +221,13 @@ def _split(x: UOp, divisor: UOp) -> tuple[Polynomial, Polynomial]:
     remainder: Polynomial = {}
     for monomial, coefficient in terms.items():
         rest = _without(monomial, factors) if coefficient % size == 0 and (monomial or factors) else None
-        if rest is None:
-            remainder[monomial] = coefficient
-        else:
+        if rest is not None:
             quotient[rest] = coefficient // size
+        elif not factors and 0 < size < coefficient and monomial:
+            # (11 a + b) // 10 is a + (a + b) // 10: sliding windows are written so.
+            quotient[monomial], remainder[monomial] = divmod(coefficient, size)
+        else:
+            remainder[monomial] = coefficient
     if not factors and size > 0:
         least = build(remainder).vmin
         whole = (least if least > -_UNBOUNDED else remainder.get((), 0)) // size

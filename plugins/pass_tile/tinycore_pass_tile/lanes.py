@@ -97,13 +97,13 @@ def _vector_range(nest: Nest, lanes: int) -> UOp | None:
     for reduction, ranges in nest.reductions:
         if best is not None and best not in reduction.ranges:
             continue  # it can have lanes of its own
-        inner += max([_score(nest.within(reduction), r) for r in ranges if bound(r) >= lanes], default=0.0)
+        inner += max([_score(nest.within(reduction), r) * min(1.0, bound(r) / lanes) for r in ranges], default=0.0)
     return best if best is not None and best_score >= inner else (None if inner > 0 else best)
 
 
 def _row_ranges(nest: Nest, vector: UOp | None) -> list[UOp]:
-    """Ranges along which loads inside a reduction are reused, the innermost first."""
-    result = []
+    """Ranges along which loads inside a reduction are reused; those that reuse vectors first, inner ones first."""
+    result: list[tuple[int, UOp]] = []
     for candidate in reversed(nest.loops):
         if candidate is vector or not is_static(candidate) or bound(candidate) < 2:
             continue
@@ -111,9 +111,11 @@ def _row_ranges(nest: Nest, vector: UOp | None) -> list[UOp]:
             loads = nest.within(reduction)
             strides = [access.stride(candidate) for access in loads]
             if candidate in reduction.ranges and 0 in strides and any(s != 0 for s in strides):
-                result.append(candidate)
+                reused = any(s == 0 and vector is not None and access.stride(vector) != 0
+                             for access, s in zip(loads, strides, strict=True))
+                result.append((0 if reused else 1, candidate))
                 break
-    return result
+    return [candidate for _, candidate in sorted(result, key=lambda entry: entry[0])]
 
 
 @dataclass
@@ -145,7 +147,11 @@ def _tile(nest: Nest, vector: UOp | None, rows: list[UOp], lanes: int, capabilit
         return _Tile(lanes, vectors, [], False)
     vectors = 2 if bound(vector) >= 2 * lanes else 1
     most = max(1, (registers - vectors - 1) // vectors)
-    return _Tile(lanes, vectors, [(rows[0], _row_size(bound(rows[0]), min(most, 12)))], True)
+    first = _row_size(bound(rows[0]), min(most, 12))
+    chosen = [(rows[0], first)]
+    if len(rows) > 1 and first * vectors * 2 <= most * vectors and first * vectors < 12:
+        chosen.append((rows[1], _row_size(bound(rows[1]), max(2, most // first // 2 * 2))))
+    return _Tile(lanes, vectors, chosen, True)
 
 
 def _row_size(total: int, most: int) -> int:
@@ -216,8 +222,10 @@ def _reduction(plan: _Plan, nest: Nest, reduction: UOp, ranges: tuple[UOp, ...],
     if vector is not None and vector in reduction.ranges:
         return
     loads = nest.within(reduction)
-    best = max(ranges, key=lambda r: _score(loads, r))
-    if lanes > 1 and bound(best) >= lanes and _score(loads, best) > 0:
+    best = max(ranges, key=lambda r: _score(loads, r) * min(1.0, bound(r) / lanes))
+    while lanes > bound(best) and lanes > 1:
+        lanes //= 2
+    if lanes >= 4 and _score(loads, best) > 0:
         vectors = 1 if tile.rows else 4
         while vectors > 1 and bound(best) < 2 * lanes * vectors:
             vectors //= 2
