@@ -12,7 +12,9 @@ from tinycore.rules import loading
 from tinycore.rules.inline import run_inline_tests
 
 SPEC = Path(__file__).parents[2] / "specs" / "rules.md"
-BLOCKS = [(kind.strip(), body) for kind, body in re.findall(r"^```(.*?)\n(.*?)^```", SPEC.read_text(), re.M | re.S)]
+BLOCKS = [
+    (kind.strip(), body) for kind, body in re.findall(r"^```(.*?)\n(.*?)^```", SPEC.read_text(), re.M | re.S)
+]
 
 
 def _blocks(kind):

@@ -16,27 +16,38 @@ if TYPE_CHECKING:
 SEQUENCES = ("shape", "axes", "padding", "limits", "info")
 
 
-def build(ex: Expressions, e: s.Node, name: str, attributes: tuple[s.Expression, ...] | None,
-          operands: tuple[s.Expression, ...], dtype: str | None, shape: str | None) -> Code:
+def build(
+    ex: Expressions,
+    e: s.Node,
+    name: str,
+    attributes: tuple[s.Expression, ...] | None,
+    operands: tuple[s.Expression, ...],
+    dtype: str | None,
+    shape: str | None,
+) -> Code:
     """The code that builds a node of the op `name`; `dtype` and `shape` are what its place expects."""
     op = TABLE.get(name)
     if op is None:
         ex.fail(e, f"there is no op {name}", did_you_mean(name, TABLE))
     splats = any(isinstance(operand, s.Splat) for operand in operands)
     least = len(op.operands) - op.variadic
-    if not splats and (len(operands) < least or not op.variadic and len(operands) > least):
+    if not splats and (len(operands) < least or (not op.variadic and len(operands) > least)):
         wanted = f"at least {least}" if op.variadic else str(least)
         ex.fail(e, f"{name} takes {wanted} operands, not {len(operands)}")
     argument, own_dtype = _attributes(ex, e, op, attributes)
     if name == "CONST":
         given = attributes or ()
-        return Code(f"const({own_dtype}, {ex.value(given[1]).text}, {ex.value(given[2]).text})", "node", own_dtype)
+        return Code(
+            f"const({own_dtype}, {ex.value(given[1]).text}, {ex.value(given[2]).text})", "node", own_dtype
+        )
     if op.elementwise and not splats:
         return _elementwise(ex, op, operands, argument, own_dtype, dtype, shape)
     return _other(ex, e, op, operands, argument, own_dtype, dtype)
 
 
-def _attributes(ex: Expressions, e: s.Node, op: Op, given: tuple[s.Expression, ...] | None) -> tuple[str, str | None]:
+def _attributes(
+    ex: Expressions, e: s.Node, op: Op, given: tuple[s.Expression, ...] | None
+) -> tuple[str, str | None]:
     """The text of `arg`, and of the dtype where that is an attribute."""
     if given is None and op.attributes == ("info",):
         return "None", None
@@ -51,7 +62,7 @@ def _attributes(ex: Expressions, e: s.Node, op: Op, given: tuple[s.Expression, .
                 ex.fail(value, "a dtype belongs here")
             dtype = code.text
             continue
-        if code.type in ("node", "const") and name in SEQUENCES or code.type == "dtype":
+        if (code.type in ("node", "const") and name in SEQUENCES) or code.type == "dtype":
             ex.fail(value, f"the attribute {name} cannot be a {code.type}")
         simple = code.type in ("num", "bool", "op", "str", "const") or code.frozen
         parts.append(code.text if simple else f"frozen({code.text})")
@@ -59,8 +70,15 @@ def _attributes(ex: Expressions, e: s.Node, op: Op, given: tuple[s.Expression, .
     return argument, dtype
 
 
-def _elementwise(ex: Expressions, op: Op, operands: tuple[s.Expression, ...], argument: str, own_dtype: str | None,
-                 dtype: str | None, shape: str | None) -> Code:
+def _elementwise(
+    ex: Expressions,
+    op: Op,
+    operands: tuple[s.Expression, ...],
+    argument: str,
+    own_dtype: str | None,
+    dtype: str | None,
+    shape: str | None,
+) -> Code:
     specs = [spec.partition(":")[0] for spec in operand_specs(op, len(operands))]
     result_is_t = op.dtype == "T"
     t_dtype: str | None = dtype if result_is_t else None
@@ -75,7 +93,9 @@ def _elementwise(ex: Expressions, op: Op, operands: tuple[s.Expression, ...], ar
             if not wave[k] or codes[k] is not None:
                 continue
             expected = found_dtype or (t_dtype if is_node[k] else None)
-            code = ex.node(operand, expected if specs[k] == "T" else None, found_shape if not is_node[k] else shape)
+            code = ex.node(
+                operand, expected if specs[k] == "T" else None, found_shape if not is_node[k] else shape
+            )
             codes[k] = code
             if specs[k] == "T":
                 found_dtype = found_dtype or code.dtype
@@ -89,19 +109,29 @@ def _elementwise(ex: Expressions, op: Op, operands: tuple[s.Expression, ...], ar
         return _dynamic(ex, op, operands, codes, argument, own_dtype)
     for k, operand in enumerate(operands):
         if codes[k] is None:
-            expected = found_dtype if specs[k] == "T" else ex.pool.dtype("bool") if specs[k] == "Bool" else None
+            expected = (
+                found_dtype if specs[k] == "T" else ex.pool.dtype("bool") if specs[k] == "Bool" else None
+            )
             codes[k] = ex.node(operand, expected, found_shape)
     text = ", ".join(code.text for code in codes if code is not None) + ("," if len(codes) == 1 else "")
     result = found_dtype if result_is_t else own_dtype if op.dtype == "attribute" else ex.pool.dtype(op.dtype)
-    foldable = not any(is_node) and all(ex.type_of(operand) in ("const", "num", "bool") for operand in operands)
+    foldable = not any(is_node) and all(
+        ex.type_of(operand) in ("const", "num", "bool") for operand in operands
+    )
     head = f"fold({ex.pool.op(op.name)}" if foldable else f"UOp({ex.pool.op(op.name)}"
     if result is None:
         return Code(f"build({ex.pool.op(op.name)}, ({text}), None)", "node", None, found_shape)
     return Code(f"{head}, {result}, ({text}))", "node", result, found_shape)
 
 
-def _dynamic(ex: Expressions, op: Op, operands: tuple[s.Expression, ...], codes: list[Code | None], argument: str,
-             own_dtype: str | None) -> Code:
+def _dynamic(
+    ex: Expressions,
+    op: Op,
+    operands: tuple[s.Expression, ...],
+    codes: list[Code | None],
+    argument: str,
+    own_dtype: str | None,
+) -> Code:
     """An elementwise node of operands about which too little is known until the rule runs."""
     texts = []
     for operand, code in zip(operands, codes, strict=True):
@@ -116,8 +146,15 @@ def _dynamic(ex: Expressions, op: Op, operands: tuple[s.Expression, ...], codes:
     return Code(f"alu({ex.pool.op(op.name)}, {', '.join(texts)})", "node", result)
 
 
-def _other(ex: Expressions, e: s.Node, op: Op, operands: tuple[s.Expression, ...], argument: str,
-           own_dtype: str | None, dtype: str | None) -> Code:
+def _other(
+    ex: Expressions,
+    e: s.Node,
+    op: Op,
+    operands: tuple[s.Expression, ...],
+    argument: str,
+    own_dtype: str | None,
+    dtype: str | None,
+) -> Code:
     texts: list[str] = []
     t_dtype: str | None = None
     first: Code | None = None
@@ -135,7 +172,11 @@ def _other(ex: Expressions, e: s.Node, op: Op, operands: tuple[s.Expression, ...
             expected = t_dtype or (dtype if op.dtype == "T" else None)
         number = ex.type_of(operand) in ("num", "bool")
         if number and op.movement:
-            ex.fail(operand, f"the shape of a number below {op.name} is not known", "write const(dtype, value, shape)")
+            ex.fail(
+                operand,
+                f"the shape of a number below {op.name} is not known",
+                "write const(dtype, value, shape)",
+            )
         code = ex.node(operand, expected, "()" if number else None)
         first = first or code
         if variable == "T" and t_dtype is None:
@@ -151,7 +192,9 @@ def _other(ex: Expressions, e: s.Node, op: Op, operands: tuple[s.Expression, ...
         result = first.dtype if first is not None else None
     else:
         result = ex.pool.dtype(op.dtype)
-    shape = "()" if op.shape == "scalar" else first.shape if op.shape == "same" and first is not None else None
+    shape = (
+        "()" if op.shape == "scalar" else first.shape if op.shape == "same" and first is not None else None
+    )
     if result is None:
         return Code(f"build({ex.pool.op(op.name)}, {src}, {argument})", "node", None, shape)
     tail = "" if argument == "None" else f", {argument}"

@@ -27,16 +27,27 @@ _NODE: dict[str, tuple[str, Type]] = {
     "is_const": (".is_const", "bool"),
 }
 _DTYPE: dict[str, tuple[str, Type]] = {
-    "name": (".name", "str"), "kind": (".kind", "str"), "bits": (".bits", "num"), "itemsize": (".itemsize", "num"),
-    "mantissa": (".mantissa", "num"), "is_float": (".is_float", "bool"), "is_int": (".is_int", "bool"),
-    "min": (".min", "num"), "max": (".max", "num"),
+    "name": (".name", "str"),
+    "kind": (".kind", "str"),
+    "bits": (".bits", "num"),
+    "itemsize": (".itemsize", "num"),
+    "mantissa": (".mantissa", "num"),
+    "is_float": (".is_float", "bool"),
+    "is_int": (".is_int", "bool"),
+    "min": (".min", "num"),
+    "max": (".max", "num"),
 }
 _OP: dict[str, tuple[str, Type]] = {
-    "name": (".name", "str"), **{name: (f".{name}", "bool") for name in (
-        "commutative", "associative", "idempotent", "elementwise", "movement", "statement")},
+    "name": (".name", "str"),
+    **{
+        name: (f".{name}", "bool")
+        for name in ("commutative", "associative", "idempotent", "elementwise", "movement", "statement")
+    },
 }
 _TARGET: dict[str, tuple[str, Type]] = {
-    "name": (".name", "str"), "architecture": (".architecture", "str"), "capabilities": (".capabilities", "capabilities"),
+    "name": (".name", "str"),
+    "architecture": (".architecture", "str"),
+    "capabilities": (".capabilities", "capabilities"),
     **{field.name: (f".capabilities.{field.name}", "any") for field in fields(Capabilities)},
 }
 ATTRIBUTES: dict[str, dict[str, tuple[str, Type]]] = {
@@ -45,7 +56,14 @@ ATTRIBUTES: dict[str, dict[str, tuple[str, Type]]] = {
     "op": _OP,
     "target": _TARGET,
     "capabilities": {field.name: (f".{field.name}", "any") for field in fields(Capabilities)},
-    "any": {**_OP, **_DTYPE, **_NODE, "min": (".min", "any"), "max": (".max", "any"), "name": (".name", "str")},
+    "any": {
+        **_OP,
+        **_DTYPE,
+        **_NODE,
+        "min": (".min", "any"),
+        "max": (".max", "any"),
+        "name": (".name", "str"),
+    },
 }
 """type -> attribute -> (what stands after the value, type of the result)."""
 
@@ -120,7 +138,9 @@ def _number_or_dim(types: Sequence[Type]) -> Type:
 
 FUNCTIONS: dict[str, Function] = {
     "len": Function("len", (1, 1), _fixed("num")),
-    "zip": Function("zip", (1, 99), lambda types: ("list", ("tuple", tuple(element_of(t) or "any" for t in types)))),
+    "zip": Function(
+        "zip", (1, 99), lambda types: ("list", ("tuple", tuple(element_of(t) or "any" for t in types)))
+    ),
     "range": Function("bounded_range", (1, 3), _fixed(("list", "num"))),
     "all": Function("all", (1, 1), _fixed("bool")),
     "any": Function("any", (1, 1), _fixed("bool")),
@@ -132,7 +152,9 @@ FUNCTIONS: dict[str, Function] = {
     "reversed": Function("reversed", (1, 1), _same),
     "tuple": Function("tuple", (1, 1), _same),
     "list": Function("tuple", (1, 1), _same),
-    "enumerate": Function("enumerate", (1, 1), lambda types: ("list", ("tuple", ("num", element_of(types[0]) or "any")))),
+    "enumerate": Function(
+        "enumerate", (1, 1), lambda types: ("list", ("tuple", ("num", element_of(types[0]) or "any")))
+    ),
     "argsort": Function("argsort", (1, 1), _fixed(("list", "num"))),
     "abs": Function("abs", (1, 1), _fixed("num")),
     "int": Function("int", (1, 1), _fixed("num")),

@@ -21,8 +21,19 @@ from pathlib import Path
 from tinycore.config import config, user_cache_directory
 from tinycore.ir.ops import TABLE, Op
 
-_SOURCES = ("grammar.lark", "parse.py", "syntax.py", "expand.py", "check.py", "matcher.py", "express.py", "building.py",
-            "builtins.py", "template.py", "generate.py")
+_SOURCES = (
+    "grammar.lark",
+    "parse.py",
+    "syntax.py",
+    "expand.py",
+    "check.py",
+    "matcher.py",
+    "express.py",
+    "building.py",
+    "builtins.py",
+    "template.py",
+    "generate.py",
+)
 _HEAD = "# tinycore compiled rules, sha256 "
 
 
@@ -36,8 +47,19 @@ def generator_digest() -> str:
 
 
 def _row(op: Op) -> str:
-    return repr((op.name, op.operands, op.attributes, op.dtype, op.shape, op.elementwise, op.movement, op.commutative,
-                 op.identity))
+    return repr(
+        (
+            op.name,
+            op.operands,
+            op.attributes,
+            op.dtype,
+            op.shape,
+            op.elementwise,
+            op.movement,
+            op.commutative,
+            op.identity,
+        )
+    )
 
 
 def key_of(text: str) -> str:
@@ -49,8 +71,25 @@ def key_of(text: str) -> str:
     return digest.hexdigest()[:32]
 
 
-_INFIX_OPS = ("ADD", "SUB", "MUL", "DIV", "FLOORDIV", "FLOORMOD", "SHL", "SHR", "AND", "OR", "XOR", "LT", "LE", "EQ", "NE",
-              "NEG", "CONST")
+_INFIX_OPS = (
+    "ADD",
+    "SUB",
+    "MUL",
+    "DIV",
+    "FLOORDIV",
+    "FLOORMOD",
+    "SHL",
+    "SHR",
+    "AND",
+    "OR",
+    "XOR",
+    "LT",
+    "LE",
+    "EQ",
+    "NE",
+    "NEG",
+    "CONST",
+)
 
 
 def fetch(text: str, path: str, package_file: Path | None) -> str:
@@ -117,8 +156,11 @@ def _trusted(path: Path) -> bool:
         return False
     if os.name == "nt":
         return True
-    return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not stat.S_ISLNK(
-        status.st_mode)
+    return (
+        status.st_uid == os.geteuid()
+        and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        and not stat.S_ISLNK(status.st_mode)
+    )
 
 
 def _write(entry: Path, source: str) -> None:

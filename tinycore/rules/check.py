@@ -18,8 +18,25 @@ ANNOTATIONS = ("exact", "fast", "approx", "unsafe", "grows", "prio", "noverify",
 STRATEGIES = ("bottom_up", "top_down", "fixpoint")
 KINDS = (*STRATEGIES, "vjp", "render")
 STAGES = ("tensor", "kernel", "tile", "late", "program")
-_NATIVE_KINDS = ("node", "int", "float", "bool", "number", "value", "dtype", "op", "shape", "list", "str", "string", "any",
-                 "dim", "target", "nodes", "ints")
+_NATIVE_KINDS = (
+    "node",
+    "int",
+    "float",
+    "bool",
+    "number",
+    "value",
+    "dtype",
+    "op",
+    "shape",
+    "list",
+    "str",
+    "string",
+    "any",
+    "dim",
+    "target",
+    "nodes",
+    "ints",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +61,12 @@ def notes_of(file: s.File, group: s.Group, rule: s.Rule) -> Notes:
     priority, grows, target = 0, False, False
     for annotation in (*group.annotations, *rule.annotations):
         if annotation.name not in ANNOTATIONS:
-            raise check_error(file, annotation.span, f"there is no annotation @{annotation.name}",
-                              did_you_mean(annotation.name, ANNOTATIONS))
+            raise check_error(
+                file,
+                annotation.span,
+                f"there is no annotation @{annotation.name}",
+                did_you_mean(annotation.name, ANNOTATIONS),
+            )
         if annotation.name == "fast":
             flags |= set(_words(file, annotation, FAST_FLAGS)) or set(FAST_FLAGS)
         elif annotation.name in ("approx", "unsafe"):
@@ -69,8 +90,12 @@ def _words(file: s.File, annotation: s.Annotation, allowed: Iterable[str]) -> li
     for argument in annotation.arguments:
         word = argument.name if isinstance(argument, s.Name) else "?"
         if word not in allowed:
-            raise check_error(file, argument.span, f"@{annotation.name} does not know this",
-                              did_you_mean(word, allowed) or f"it takes {', '.join(allowed)}")
+            raise check_error(
+                file,
+                argument.span,
+                f"@{annotation.name} does not know this",
+                did_you_mean(word, allowed) or f"it takes {', '.join(allowed)}",
+            )
         words.append(word)
     return words
 
@@ -78,18 +103,29 @@ def _words(file: s.File, annotation: s.Annotation, allowed: Iterable[str]) -> li
 def check_file(file: s.File) -> None:
     """Raise RuleCheckError for a name that is defined twice or not at all."""
     seen: dict[str, str] = {name: "import" for item in file.imports for name in item.names}
-    for kind, items in (("native", file.natives), ("view", file.views), ("group", file.groups), ("pass", file.passes)):
+    for kind, items in (
+        ("native", file.natives),
+        ("view", file.views),
+        ("group", file.groups),
+        ("pass", file.passes),
+    ):
         for item in items:
             if item.name in seen and not (kind == "pass" and seen[item.name] == "group"):
-                raise check_error(file, item.span, f"{item.name} is defined twice", f"it is already a {seen[item.name]}")
+                raise check_error(
+                    file, item.span, f"{item.name} is defined twice", f"it is already a {seen[item.name]}"
+                )
             if item.name.startswith("_"):
                 raise check_error(file, item.span, f"the name {item.name} starts with an underscore")
             seen[item.name] = kind
     for native in file.natives:
         for declared in (*native.parameters, native.result):
             if declared.name not in _NATIVE_KINDS:
-                raise check_error(file, native.span, f"there is no kind {declared.name}",
-                                  did_you_mean(declared.name, _NATIVE_KINDS))
+                raise check_error(
+                    file,
+                    native.span,
+                    f"there is no kind {declared.name}",
+                    did_you_mean(declared.name, _NATIVE_KINDS),
+                )
     for group in file.groups:
         _check_group(file, group)
     for item in file.passes:
@@ -103,7 +139,9 @@ def check_file(file: s.File) -> None:
 def _check_group(file: s.File, group: s.Group) -> None:
     for kind in group.kinds:
         if kind not in KINDS:
-            raise check_error(file, group.span, f"a group is {', '.join(KINDS)}, not {kind}", did_you_mean(kind, KINDS))
+            raise check_error(
+                file, group.span, f"a group is {', '.join(KINDS)}, not {kind}", did_you_mean(kind, KINDS)
+            )
     names: set[str] = set()
     wanted = {"vjp": "vjp", "render": "render"}.get(next(iter(group.kinds), ""), "rewrite")
     pending: list[s.Rule | s.ForBlock] = list(group.items)
@@ -113,21 +151,35 @@ def _check_group(file: s.File, group: s.Group) -> None:
             pending.extend(item.items)
             continue
         if item.kind != wanted:
-            raise check_error(file, item.span, f"a {item.kind} rule in a group of {wanted} rules",
-                              f"put it in a group of its own: group name({item.kind}) {{ ... }}")
+            raise check_error(
+                file,
+                item.span,
+                f"a {item.kind} rule in a group of {wanted} rules",
+                f"put it in a group of its own: group name({item.kind}) {{ ... }}",
+            )
         if item.name in names:
             raise check_error(file, item.span, f"there are two rules {item.name} in group {group.name}")
         names.add(item.name)
 
 
-def _check_strategy(file: s.File, item: s.PassDeclaration, strategy: s.Strategy, seen: dict[str, str]) -> None:
+def _check_strategy(
+    file: s.File, item: s.PassDeclaration, strategy: s.Strategy, seen: dict[str, str]
+) -> None:
     if strategy.kind == "name":
         if strategy.name not in seen or seen[strategy.name] not in ("group", "pass", "import"):
             known = [name for name, kind in seen.items() if kind in ("group", "pass", "import")]
-            raise check_error(file, strategy.span, f"there is no group or pass {strategy.name}",
-                              did_you_mean(strategy.name, known))
+            raise check_error(
+                file,
+                strategy.span,
+                f"there is no group or pass {strategy.name}",
+                did_you_mean(strategy.name, known),
+            )
     elif strategy.kind not in (*STRATEGIES, "seq", "union"):
-        raise check_error(file, strategy.span, f"there is no strategy {strategy.kind}",
-                          did_you_mean(strategy.kind, STRATEGIES))
+        raise check_error(
+            file,
+            strategy.span,
+            f"there is no strategy {strategy.kind}",
+            did_you_mean(strategy.kind, STRATEGIES),
+        )
     for part in strategy.parts:
         _check_strategy(file, item, part, seen)

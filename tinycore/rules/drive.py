@@ -38,16 +38,25 @@ def fuel_of(root: UOp) -> int:
     return max(FUEL, FUEL_A_NODE * len(toposort((root,))))
 
 
-def _chain(forward: dict[UOp, UOp], memo: dict[UOp, UOp], start: UOp, stack: list[UOp]) -> list[tuple[UOp, UOp]]:
+def _chain(
+    forward: dict[UOp, UOp], memo: dict[UOp, UOp], start: UOp, stack: list[UOp]
+) -> list[tuple[UOp, UOp]]:
     """The pending rewrites from the first visit of `start` on."""
     pending = [node for node in dict.fromkeys(stack) if node in forward and node not in memo]
     if start in pending:
-        pending = pending[pending.index(start):]
+        pending = pending[pending.index(start) :]
     return [(node, forward[node]) for node in pending]
 
 
-def fixpoint(root: UOp, table: Table, mask: int, context: Any, monitor: Monitor, memo: dict[UOp, UOp],
-             unite: Callable[[UOp, UOp], None] | None) -> tuple[UOp, int]:
+def fixpoint(
+    root: UOp,
+    table: Table,
+    mask: int,
+    context: Any,
+    monitor: Monitor,
+    memo: dict[UOp, UOp],
+    unite: Callable[[UOp, UOp], None] | None,
+) -> tuple[UOp, int]:
     """Bottom-up to normal form: results are rewritten again until no rule matches anywhere."""
     forward: dict[UOp, UOp] = {}
     stack = [root]
@@ -58,35 +67,26 @@ def fixpoint(root: UOp, table: Table, mask: int, context: Any, monitor: Monitor,
         if node in memo:
             stack.pop()
             continue
-        if not node.mask & mask:
-            memo[node] = node
-            stack.pop()
-            continue
         if node in forward:
             memo[node] = memo[forward[node]]
             stack.pop()
             continue
-        src = node.src
-        operands, ready, changed = [], True, False
-        for operand in src:
-            if not operand.mask & mask:
-                operands.append(operand)
-                continue
-            final = known(operand)
-            if final is None:
-                if operand in forward:
-                    raise monitor.loop(_chain(forward, memo, operand, stack))
-                stack.append(operand)
-                ready = False
-            elif ready:
-                operands.append(final)
-                if final is not operand:
+        ready, changed = True, False
+        for operand in node.src:
+            if operand.mask & mask:
+                final = known(operand)
+                if final is None:
+                    if operand in forward:
+                        raise monitor.loop(_chain(forward, memo, operand, stack))
+                    stack.append(operand)
+                    ready = False
+                elif final is not operand:
                     changed = True
         if not ready:
             continue
         current = node
         if changed:
-            current = UOp(node.op, node.dtype, tuple(operands), node.arg)
+            current = UOp(node.op, node.dtype, tuple([known(operand, operand) for operand in node.src]), node.arg)
             if unite is not None:
                 unite(node, current)
             final = known(current)
@@ -110,19 +110,30 @@ def fixpoint(root: UOp, table: Table, mask: int, context: Any, monitor: Monitor,
             limit, measured = fuel_of(root), True
         if unite is not None:
             unite(current, result)
+        final = known(result) if result.mask & mask else result
+        if final is not None:
+            memo[node] = memo[current] = final
+            stack.pop()
+            continue
         if current is not node:
             forward[node] = current
             stack.append(current)
         forward[current] = result
-        if result not in memo:
-            if result in forward:
-                raise monitor.loop(_chain(forward, memo, result, stack))
-            stack.append(result)
+        if result in forward:
+            raise monitor.loop(_chain(forward, memo, result, stack))
+        stack.append(result)
     return memo[root], count
 
 
-def bottom_up(root: UOp, table: Table, mask: int, context: Any, monitor: Monitor, memo: dict[UOp, UOp],
-              unite: Callable[[UOp, UOp], None] | None) -> tuple[UOp, int]:
+def bottom_up(
+    root: UOp,
+    table: Table,
+    mask: int,
+    context: Any,
+    monitor: Monitor,
+    memo: dict[UOp, UOp],
+    unite: Callable[[UOp, UOp], None] | None,
+) -> tuple[UOp, int]:
     """Operands first, then the first rule that matches, once; results are not looked at again."""
     count = 0
     known = memo.get
@@ -159,8 +170,15 @@ def bottom_up(root: UOp, table: Table, mask: int, context: Any, monitor: Monitor
     return memo[root], count
 
 
-def top_down(root: UOp, table: Table, mask: int, context: Any, monitor: Monitor, memo: dict[UOp, UOp],
-             unite: Callable[[UOp, UOp], None] | None) -> tuple[UOp, int]:
+def top_down(
+    root: UOp,
+    table: Table,
+    mask: int,
+    context: Any,
+    monitor: Monitor,
+    memo: dict[UOp, UOp],
+    unite: Callable[[UOp, UOp], None] | None,
+) -> tuple[UOp, int]:
     """A node first, again and again until no rule matches it; then the operands of the result."""
     forward: dict[UOp, UOp] = {}
     count, limit, measured = 0, FUEL, False

@@ -21,16 +21,19 @@ from tinycore.rules.parse import check_error
 MAXIMUM_ORDERS = 256
 """More orders of one rule than this are refused: write ``!`` to fix some."""
 
-_MADE_OF = {name: tuple(op.name for op in TABLE.values() if test(op)) for name, test in {
-    "Elementwise": lambda op: op.elementwise,
-    "Unary": lambda op: op.elementwise and len(op.operands) == 1,
-    "Binary": lambda op: op.elementwise and len(op.operands) == 2,
-    "Ternary": lambda op: op.elementwise and len(op.operands) == 3,
-    "Movement": lambda op: op.movement,
-    "Comparison": lambda op: op.elementwise and op.dtype == "bool",
-    "Commutative": lambda op: op.commutative,
-    "Monoid": lambda op: op.identity is not None,
-}.items()}
+_MADE_OF = {
+    name: tuple(op.name for op in TABLE.values() if test(op))
+    for name, test in {
+        "Elementwise": lambda op: op.elementwise,
+        "Unary": lambda op: op.elementwise and len(op.operands) == 1,
+        "Binary": lambda op: op.elementwise and len(op.operands) == 2,
+        "Ternary": lambda op: op.elementwise and len(op.operands) == 3,
+        "Movement": lambda op: op.movement,
+        "Comparison": lambda op: op.elementwise and op.dtype == "bool",
+        "Commutative": lambda op: op.commutative,
+        "Monoid": lambda op: op.identity is not None,
+    }.items()
+}
 OP_CLASSES: dict[str, tuple[str, ...]] = _MADE_OF
 """Named sets of ops that stand wherever an op set may stand; derived from the op table."""
 
@@ -119,13 +122,15 @@ def _substituter(variable: str, value: str) -> Callable[[Any], Any]:
     return change
 
 
-def op_names(file: s.File, names: tuple[str, ...], span: s.Span, *, dtypes_too: bool = False) -> tuple[str, ...]:
+def op_names(
+    file: s.File, names: tuple[str, ...], span: s.Span, *, dtypes_too: bool = False
+) -> tuple[str, ...]:
     """Ops by the names of ops and op classes. Raises RuleCheckError for any other name."""
     found: list[str] = []
     for name in names:
         if name in OP_CLASSES:
             found.extend(OP_CLASSES[name])
-        elif name in TABLE or dtypes_too and name in _DTYPES:
+        elif name in TABLE or (dtypes_too and name in _DTYPES):
             found.append(name)
         else:
             from tinycore.errors import did_you_mean
@@ -144,22 +149,29 @@ def _without_views(file: s.File, views: dict[str, s.View], rule: s.Rule) -> s.Ru
 
     def change(node: Any) -> Any:
         nonlocal depth
-        if not (isinstance(node, s.ViewUse) or isinstance(node, s.Call) and node.name in views):
+        if not (isinstance(node, s.ViewUse) or (isinstance(node, s.Call) and node.name in views)):
             return None
         view = views.get(node.name)
         if view is None:
             from tinycore.errors import did_you_mean
 
-            raise check_error(file, node.span, f"there is no view {node.name}", did_you_mean(node.name, views))
+            raise check_error(
+                file, node.span, f"there is no view {node.name}", did_you_mean(node.name, views)
+            )
         if len(node.operands) != len(view.parameters):
-            raise check_error(file, node.span, f"view {view.name} takes {len(view.parameters)} operands, "
-                                               f"not {len(node.operands)}")
+            raise check_error(
+                file,
+                node.span,
+                f"view {view.name} takes {len(view.parameters)} operands, not {len(node.operands)}",
+            )
         depth += 1
         if depth > 100:
             raise check_error(file, view.span, f"view {view.name} contains itself")
         given = dict(zip(view.parameters, node.operands, strict=True))
         body: Any = view.body if isinstance(node, s.ViewUse) else to_expression(file, view.body)
-        filled = rewrite(body, lambda part: given.get(part.name) if isinstance(part, (s.Variable, s.Name)) else None)
+        filled = rewrite(
+            body, lambda part: given.get(part.name) if isinstance(part, (s.Variable, s.Name)) else None
+        )
         return rewrite(dataclasses.replace(filled, span=node.span), change)
 
     return rewrite(rule, change)  # type: ignore[no-any-return]
@@ -194,9 +206,15 @@ def cases_of(file: s.File, rule: s.Rule) -> list[Case]:
         captures.append(pattern.name)
         pattern = pattern.pattern
     if not isinstance(pattern, s.Apply):
-        raise check_error(file, rule.pattern.span, f"rule {rule.name} would match every node",
-                          "name the op at the root, or a class of ops such as Elementwise(*xs)")
-    mentioned = set(names_in(rule.clauses)) | (set(names_in(rule.block + rule.result)) if rule.kind == "vjp" else set())
+        raise check_error(
+            file,
+            rule.pattern.span,
+            f"rule {rule.name} would match every node",
+            "name the op at the root, or a class of ops such as Elementwise(*xs)",
+        )
+    mentioned = set(names_in(rule.clauses)) | (
+        set(names_in(rule.block + rule.result)) if rule.kind == "vjp" else set()
+    )
     counts: dict[str, int] = {}
     for name in names_in(pattern):
         counts[name] = counts.get(name, 0) + 1
@@ -213,8 +231,12 @@ def cases_of(file: s.File, rule: s.Rule) -> list[Case]:
                 seen.add(key)
                 cases.append(Case(rule, root, order, tuple(captures)))
             if len(cases) > MAXIMUM_ORDERS * 64:
-                raise check_error(file, rule.span, f"rule {rule.name} has too many orders of operands",
-                                  "fix some of them: OP!(a, b)")
+                raise check_error(
+                    file,
+                    rule.span,
+                    f"rule {rule.name} has too many orders of operands",
+                    "fix some of them: OP!(a, b)",
+                )
     return cases
 
 
@@ -233,16 +255,24 @@ def _orders(file: s.File, pattern: s.Pattern, free: set[str]) -> list[s.Pattern]
         if swaps and not _interchangeable(operands[0], operands[1], free):
             found.append(dataclasses.replace(pattern, operands=operands[::-1]))
         if len(found) > MAXIMUM_ORDERS:
-            raise check_error(file, pattern.span, f"more than {MAXIMUM_ORDERS} orders of operands",
-                              "fix some of them: OP!(a, b)")
+            raise check_error(
+                file,
+                pattern.span,
+                f"more than {MAXIMUM_ORDERS} orders of operands",
+                "fix some of them: OP!(a, b)",
+            )
     return found
 
 
 def _interchangeable(a: s.Pattern, b: s.Pattern, free: set[str]) -> bool:
     if isinstance(a, s.Rest) or isinstance(b, s.Rest) or a == b:
         return True
-    return (isinstance(a, s.Variable) and isinstance(b, s.Variable) and a.type == b.type
-            and all(v.name is None or v.name in free for v in (a, b)))
+    return (
+        isinstance(a, s.Variable)
+        and isinstance(b, s.Variable)
+        and a.type == b.type
+        and all(v.name is None or v.name in free for v in (a, b))
+    )
 
 
 def _alpha(pattern: s.Apply, rule: s.Rule) -> Any:

@@ -29,7 +29,9 @@ _SURELY = {"<": "surely_lt", "<=": "surely_le", "==": "surely_eq", "!=": "surely
 class Expressions:
     """Compiles the expressions of one case; `names` maps what the rule has bound to its code."""
 
-    def __init__(self, file: s.File, pool: Pool, natives: dict[str, s.Native], matcher: Matcher | None) -> None:
+    def __init__(
+        self, file: s.File, pool: Pool, natives: dict[str, s.Native], matcher: Matcher | None
+    ) -> None:
         self.file, self.pool, self.natives, self.matcher = file, pool, natives, matcher
         self.names: dict[str, Code] = {}
         self.used: set[str] = set()
@@ -93,13 +95,17 @@ class Expressions:
             case s.Unary(_, operand):
                 if self.is_node(operand):
                     return self.node(e)
-                return Code(f"(-{self.value(operand).text})", "num", width=self.value(operand).width)
+                inner = self.value(operand)
+                return Code(f"(-{inner.text})", "num", width=inner.width, whole=inner.whole)
             case s.Conditional():
                 if self.is_node(e):
                     return self.node(e)
                 yes, no = self.value(e.yes), self.value(e.no)
-                return Code(f"({yes.text} if {self.truth(e.condition)} else {no.text})", join_types(yes.type, no.type),
-                            width=max(yes.width, no.width))
+                return Code(
+                    f"({yes.text} if {self.truth(e.condition)} else {no.text})",
+                    join_types(yes.type, no.type),
+                    width=max(yes.width, no.width),
+                )
             case s.Attribute():
                 return self._attribute(e)
             case s.Method():
@@ -117,6 +123,7 @@ class Expressions:
             case s.Comprehension():
                 return self._comprehension(e)
         self.fail(e, "a * belongs among operands or items")
+        return None
 
     def _number(self, e: s.Node, value: bool | int | float) -> Code:
         if isinstance(value, float) and repr(value) in ("inf", "-inf", "nan"):
@@ -125,8 +132,12 @@ class Expressions:
         if width > MAXIMUM_WIDTH:
             self.fail(e, f"a number of {width} bits; the limit is {MAXIMUM_WIDTH}")
         text = repr(value)
-        return Code(f"({text})" if text.startswith("-") else text, "bool" if value is True or value is False else "num",
-                    width=width)
+        return Code(
+            f"({text})" if text.startswith("-") else text,
+            "bool" if value is True or value is False else "num",
+            width=width,
+            whole=type(value) is int,
+        )
 
     def _name(self, e: s.Name) -> Code:
         name = e.name
@@ -141,6 +152,7 @@ class Expressions:
         if name == "target":
             hint = "say @requires(target) after the group's head"
         self.fail(e, f"{name} is not bound", hint)
+        return None
 
     def _binary(self, e: s.Binary) -> Code:
         if self.is_node(e):
@@ -151,11 +163,16 @@ class Expressions:
             return Code(self._compare(e, operator), "bool")
         width = left.width + right.width if operator == "*" else max(left.width, right.width) + 1
         if operator == "<<":
-            return Code(f"shift_left({left.text}, {right.text})", "num", width=4096 if width < MAXIMUM_WIDTH else width)
+            return Code(
+                f"shift_left({left.text}, {right.text})",
+                "num",
+                width=4096 if width < MAXIMUM_WIDTH else width,
+            )
         if left.type in NUMBERS and right.type in NUMBERS:
             if width > MAXIMUM_WIDTH:
                 self.fail(e, f"the result could have {width} bits; the limit is {MAXIMUM_WIDTH}")
-            return Code(f"({left.text} {operator} {right.text})", "num", width=width)
+            whole = left.whole and right.whole and operator != "/"
+            return Code(f"({left.text} {operator} {right.text})", "num", width=width, whole=whole)
         if operator in _HELPERS:
             return Code(f"{_HELPERS[operator]}({left.text}, {right.text})", join_types(left.type, right.type))
         return Code(f"({left.text} {operator} {right.text})", "any")
@@ -174,7 +191,9 @@ class Expressions:
         if isinstance(e, s.Number):
             return repr(bool(e.value) != negated)
         if self.is_node(e):
-            self.fail(e, "a node is neither true nor false here", "compare its bounds: x.vmin > 0, x.vmax < n")
+            self.fail(
+                e, "a node is neither true nor false here", "compare its bounds: x.vmin > 0, x.vmax < n"
+            )
         text = self.value(e).text
         return f"(not {text})" if negated else text
 
@@ -182,7 +201,9 @@ class Expressions:
         left, right = self.value(e.left), self.value(e.right)
         nodes = "node" in (left.type, right.type)
         if nodes and operator not in ("==", "!="):
-            self.fail(e, "the order of two nodes is not known while rules run", "compare bounds: x.vmax < y.vmin")
+            self.fail(
+                e, "the order of two nodes is not known while rules run", "compare bounds: x.vmax < y.vmin"
+            )
         a, b = left.node or left.text, right.node or right.text
         if nodes:
             return f"({a} {'is' if operator == '==' else 'is not'} {b})"
@@ -209,10 +230,13 @@ class Expressions:
         if e.name not in table:
             known = sorted(table)
             shown = kind if isinstance(kind, str) else kind[0]
-            self.fail(e, f"a {shown} has no attribute {e.name}",
-                      did_you_mean(e.name, known) or (f"it has {', '.join(known)}" if known else None))
+            self.fail(
+                e,
+                f"a {shown} has no attribute {e.name}",
+                did_you_mean(e.name, known) or (f"it has {', '.join(known)}" if known else None),
+            )
         suffix, type_ = table[e.name]
-        return Code((base.node or base.text) + suffix, type_, frozen=True)
+        return Code((base.node or base.text) + suffix, type_, frozen=True, whole=e.name in ("vmin", "vmax"))
 
     def _method(self, e: s.Method) -> Code:
         base = self.value(e.value)
@@ -244,8 +268,11 @@ class Expressions:
         element = element_of(base.type)
         if element is None:
             self.fail(e, f"a {base.type} has no items")
-        return Code(f"{base.text}[{start}:{stop}]", "any" if base.type == "any" else ("list", element),
-                    frozen=base.frozen)
+        return Code(
+            f"{base.text}[{start}:{stop}]",
+            "any" if base.type == "any" else ("list", element),
+            frozen=base.frozen,
+        )
 
     def _sequence(self, e: s.Sequence) -> Code:
         texts, types = [], []
@@ -256,8 +283,11 @@ class Expressions:
             types.append("any" if element is None else element)
         splats = any(isinstance(item, s.Splat) for item in e.items)
         text = "(" + ", ".join(texts) + ("," if len(texts) == 1 else "") + ")"
-        kind: Type = ("list", join_types(*types) if types else "any") if splats or len(set(map(str, types))) <= 1 else (
-            "tuple", tuple(types))
+        kind: Type = (
+            ("list", join_types(*types) if types else "any")
+            if splats or len(set(map(str, types))) <= 1
+            else ("tuple", tuple(types))
+        )
         return Code(text, kind, frozen=all(isinstance(type_, str) and type_ != "any" for type_ in types))
 
     def _comprehension(self, e: s.Comprehension, expected: tuple[str, str] | None = None) -> Code:
@@ -309,7 +339,9 @@ class Expressions:
             inner = operand.value if isinstance(operand, s.Splat) else operand
             code = self.value(inner)
             codes.append(code)
-            texts.append("*" * isinstance(operand, s.Splat) + ((code.node if function.nodes else None) or code.text))
+            texts.append(
+                "*" * isinstance(operand, s.Splat) + ((code.node if function.nodes else None) or code.text)
+            )
         splats = any(isinstance(operand, s.Splat) for operand in e.operands)
         low, high = function.arity
         if not splats and not low <= len(codes) <= high:
@@ -324,8 +356,11 @@ class Expressions:
         for operand, kind in zip(e.operands, native.parameters, strict=True):
             code = self.value(operand)
             if kind.name == "node":
-                texts.append(self.node(operand).text if code.type in ("node", "const", "any") else self.fail(
-                    operand, f"{e.name} takes a node here"))
+                texts.append(
+                    self.node(operand).text
+                    if code.type in ("node", "const", "any")
+                    else self.fail(operand, f"{e.name} takes a node here")
+                )
             else:
                 texts.append(code.text)
         return Code(f"f_{e.name}({', '.join(texts)})", kind_type(native.result))
@@ -337,8 +372,12 @@ class Expressions:
         if isinstance(e, s.Conditional):
             yes, no = self.node(e.yes, dtype, shape), self.node(e.no, dtype, shape)
             same = yes.dtype if yes.dtype == no.dtype else None
-            return Code(f"({yes.text} if {self.truth(e.condition)} else {no.text})", "node", same,
-                        yes.shape if yes.shape == no.shape else None)
+            return Code(
+                f"({yes.text} if {self.truth(e.condition)} else {no.text})",
+                "node",
+                same,
+                yes.shape if yes.shape == no.shape else None,
+            )
         if isinstance(e, s.Build):
             return self._build(e, e.op, e.attributes, e.operands, dtype, shape)
         if isinstance(e, s.Binary) and self.is_node(e):
@@ -357,16 +396,25 @@ class Expressions:
             return Code(f"coerce({code.node}, {dtype}, {shape})", "node", dtype, shape)
         if code.type in NUMBERS:
             if dtype is None:
-                self.fail(e, "the dtype of this number is not known here", "write const(float32, 1) or const(x.dtype, 1)")
+                self.fail(
+                    e,
+                    "the dtype of this number is not known here",
+                    "write const(float32, 1) or const(x.dtype, 1)",
+                )
             return self._constant(e, code, dtype, shape or "()")
         if code.type in ("any", "dim"):
             expected = dtype or (self.pool.dtype("index") if code.type == "dim" else None)
             text = f"as_node({code.text}{f', {expected}, {shape or ()}' if expected else ''})"
             return Code(text, "node", expected if code.type == "dim" else None)
-        self.fail(e, f"a node belongs here, not a {code.type if isinstance(code.type, str) else code.type[0]}")
+        self.fail(
+            e, f"a node belongs here, not a {code.type if isinstance(code.type, str) else code.type[0]}"
+        )
+        return None
 
     def _constant(self, e: s.Expression, code: Code, dtype: str, shape: str) -> Code:
         if not isinstance(e, s.Number):
+            if code.whole and self.matcher is not None and self.matcher.is_index(dtype):
+                return Code(f"UOp({self.pool.op('CONST')}, {dtype}, (), ({code.text}, {shape}))", "node", dtype, shape)
             return Code(f"const({dtype}, {code.text}, {shape})", "node", dtype, shape)
         if dtype in ("D_index", "D_bool"):
             bits = str(int(e.value)) if dtype == "D_index" else str(int(bool(e.value)))
@@ -382,8 +430,15 @@ class Expressions:
         """The text of the shape of a captured constant."""
         return self.matcher.shape_of(local) if self.matcher is not None else f"{local}.shape"
 
-    def _build(self, e: s.Node, name: str, attributes: tuple[s.Expression, ...] | None,
-               operands: tuple[s.Expression, ...], dtype: str | None, shape: str | None) -> Code:
+    def _build(
+        self,
+        e: s.Node,
+        name: str,
+        attributes: tuple[s.Expression, ...] | None,
+        operands: tuple[s.Expression, ...],
+        dtype: str | None,
+        shape: str | None,
+    ) -> Code:
         from tinycore.rules.building import build
 
         return build(self, e, name, attributes, operands, dtype, shape)
@@ -405,8 +460,17 @@ def kind_type(kind: s.Kind) -> Type:
     """The static type of a native's declared kind."""
     if kind.name == "list":
         return ("list", kind_type(kind.element) if kind.element is not None else "any")
-    return {"int": "num", "float": "num", "number": "num", "value": "num", "shape": ("list", "dim"), "bool": "bool",
-            "nodes": ("list", "node"), "ints": ("list", "num"), "string": "str"}.get(kind.name, kind.name)
+    return {
+        "int": "num",
+        "float": "num",
+        "number": "num",
+        "value": "num",
+        "shape": ("list", "dim"),
+        "bool": "bool",
+        "nodes": ("list", "node"),
+        "ints": ("list", "num"),
+        "string": "str",
+    }.get(kind.name, kind.name)
 
 
 _DTYPE_NAMES = {dtype.name for dtype in (*dtypes.CLASSES["Any"], dtypes.void)}

@@ -24,7 +24,9 @@ def extra_rules(path: Path | str, stage: str | None = None) -> Iterator[RuleModu
     passes, those run instead of the groups that they use. Raises RuleError for what is wrong with the file.
     """
     if stage is not None and stage not in STAGES:
-        raise RuleError(f"there is no stage {stage!r}", hint=did_you_mean(stage, STAGES) or f"one of {', '.join(STAGES)}")
+        raise RuleError(
+            f"there is no stage {stage!r}", hint=did_you_mean(stage, STAGES) or f"one of {', '.join(STAGES)}"
+        )
     module = load_file(path)
     used = {group for item in module.passes.values() for group in item.groups}
     found: list[tuple[str, Pass]] = []

@@ -22,18 +22,25 @@ from tinycore.ir.uop import UOp
 
 def fold(op: Op, dtype: DType, src: tuple[UOp, ...]) -> UOp:
     """The constant that an elementwise op of constants is; the plain node where it is not folded."""
+    fast = _ON_INTEGERS.get(op)
+    if fast is not None and dtype.kind in _INTEGER_KINDS:
+        value = fast(src[0].arg[0], src[1].arg[0])
+        bits = value if dtype.kind == "index" else dtype.to_bits(value)
+        return UOp(ops.CONST, dtype, (), (bits, src[1].arg[1]))
     bits = _fold_bits(op, dtype, src)
     return UOp(op, dtype, src) if bits is None else UOp(ops.CONST, dtype, (), (bits, src[-1].arg[1]))
 
 
 def _fold_bits(op: Op, dtype: DType, src: tuple[UOp, ...]) -> int | None:
-    if any(operand.op is not ops.CONST for operand in src):
-        return None
     if op is ops.WHERE:
         return int(src[1 if src[0].arg[0] else 2].arg[0])
     if op is ops.BITCAST:
         source = src[0].dtype
-        if source.kind == "index" or dtype.kind == "index" or (source.kind == "bool") != (dtype.kind == "bool"):
+        if (
+            source.kind == "index"
+            or dtype.kind == "index"
+            or (source.kind == "bool") != (dtype.kind == "bool")
+        ):
             return None
         bits = int(src[0].arg[0]) & ((1 << source.bits) - 1)
         return bits if dtype.is_float else int(dtype.to_bits(bits))
@@ -48,7 +55,7 @@ def fold_values(op: Op, source: DType, dtype: DType, values: tuple[Scalar, ...])
     if op is ops.CAST:
         return _cast(source, dtype, values[0])
     rule = _RULES.get(op)
-    if rule is None or op.dtype != "bool" and not source.is_float and op in _FLOAT_ONLY:
+    if rule is None or (op.dtype != "bool" and not source.is_float and op in _FLOAT_ONLY):
         return None
     if source.kind == "bool" and op in (ops.ADD, ops.MUL):
         return any(values) if op is ops.ADD else all(values)
@@ -133,3 +140,10 @@ _RULES: dict[Op, Callable[..., Any]] = {
     ops.ROUND: _float_operation(round),
 }
 _FLOAT_ONLY = frozenset({ops.DIV, ops.SQRT, ops.FLOOR, ops.TRUNC, ops.ROUND})
+_ON_INTEGERS: dict[Op, Callable[[int, int], int]] = {
+    ops.ADD: int.__add__,
+    ops.SUB: int.__sub__,
+    ops.MUL: int.__mul__,
+}
+"""The commonest ones, without the detour over values."""
+_INTEGER_KINDS = ("index", "int", "uint")

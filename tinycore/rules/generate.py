@@ -66,13 +66,19 @@ class Generator:
         lines += [f"{name} = {definition}" for name, definition in self.pool.lines.items()]
         lines += [f"\n\ndef {name}{body}" for body, name in self.functions.items()]
         lines.append("\n\nRULES = (\n" + "".join(f"    {rule!r},\n" for rule in self.rules) + ")")
-        lines.append("GROUPS = {\n" + "".join(f"    {name!r}: {_literal(group)},\n" for name, group in groups.items()) + "}")
+        lines.append(
+            "GROUPS = {\n"
+            + "".join(f"    {name!r}: {_literal(group)},\n" for name, group in groups.items())
+            + "}"
+        )
         natives = {name: "ctx" in native.flags for name, native in self.natives.items()}
         lines.append(f"NATIVES = {natives!r}")
         imports = [(item.module, name) for item in self.file.imports for name in item.names]
         lines.append(f"IMPORTS = {imports!r}")
-        passes = [(item.name, _strategy(item.strategy), [_word(a) for n in item.annotations for a in n.arguments])
-                  for item in self.file.passes]
+        passes = [
+            (item.name, _strategy(item.strategy), [_word(a) for n in item.annotations for a in n.arguments])
+            for item in self.file.passes
+        ]
         lines.append(f"PASSES = {passes!r}\n")
         return "\n".join(lines)
 
@@ -83,7 +89,9 @@ class Generator:
         for note in sorted(notes, key=lambda note: -note.priority):
             number = len(self.rules)
             rule = note.rule
-            self.rules.append((group.name, rule.name, rule.span.line, sorted(note.requires), note.grows, rule.why or ""))
+            self.rules.append(
+                (group.name, rule.name, rule.span.line, sorted(note.requires), note.grows, rule.why or "")
+            )
             for case in cases_of(self.file, rule):
                 builder = CaseBuilder(self, note, case)
                 compiled.append(Compiled(case.root, note, (*builder.build(), ("mark", str(number)))))
@@ -93,10 +101,19 @@ class Generator:
         for root in dict.fromkeys(item.root for item in compiled):
             mine = [item for item in compiled if item.root == root]
             for requires, part in _segments(mine):
-                table.append((root, sorted(requires), self._function(kind, group.name, root, [item.steps for item in part])))
+                table.append(
+                    (
+                        root,
+                        sorted(requires),
+                        self._function(kind, group.name, root, [item.steps for item in part]),
+                    )
+                )
         stage = next((_word(a.arguments[0]) for a in group.annotations if a.name == "stage"), None)
         return {
-            "kind": kind, "strategy": _default_strategy(group), "stage": stage, "table": table,
+            "kind": kind,
+            "strategy": _default_strategy(group),
+            "stage": stage,
+            "table": table,
             "pure": all("pure" in self.natives[name].flags for name in natives),
         }
 
@@ -107,8 +124,10 @@ class Generator:
         for local in sorted(set(re.findall(r"\b(n_\w+)\.op\b", body))):
             definition = re.search(rf"^    (?! )(.*\b{local}\b.*) = n\.src$", body, re.MULTILINE)
             if definition and len(re.findall(rf"\b{local}\.op\b", body)) > 1:
-                head, tail = body[:definition.end()], body[definition.end():]
-                body = f"{head}\n    p{local[1:]} = {local}.op" + re.sub(rf"\b{local}\.op\b", f"p{local[1:]}", tail)
+                head, tail = body[: definition.end()], body[definition.end() :]
+                body = f"{head}\n    p{local[1:]} = {local}.op" + re.sub(
+                    rf"\b{local}\.op\b", f"p{local[1:]}", tail
+                )
         body = f"(n, ctx):\n{_PRELUDE[kind]}{body}\n    return None"
         return self.functions.setdefault(body, f"r_{group}_{root}_{len(self.functions)}")
 
@@ -146,8 +165,12 @@ def _emit(cases: list[tuple[Step, ...]], depth: int, lines: list[str]) -> None:
             lines.append(indent + text)
             _emit(tails, depth, lines)
         else:
-            lines += [f"{indent}r = {text}", f"{indent}if r is not n:", f"{indent}    #@{tails[0][0][1]}",
-                      f"{indent}    return r"]
+            lines += [
+                f"{indent}r = {text}",
+                f"{indent}if r is not n:",
+                f"{indent}    #@{tails[0][0][1]}",
+                f"{indent}    return r",
+            ]
         k = end
 
 
@@ -171,8 +194,14 @@ class CaseBuilder:
             elif code.type == "node":
                 raise check_error(self.file, span, "an attribute is compared with a value, not with a node")
             else:
-                self.steps.append(("if", f"{text} == {code.text if code.frozen else f'frozen({code.text})'}"
-                                   if code.type not in ("num", "bool", "str") else f"{text} == {code.text}"))
+                self.steps.append(
+                    (
+                        "if",
+                        f"{text} == {code.text if code.frozen else f'frozen({code.text})'}"
+                        if code.type not in ("num", "bool", "str")
+                        else f"{text} == {code.text}",
+                    )
+                )
         for clause in self.rule.clauses:
             if isinstance(clause, s.Guard):
                 self.steps.append(("if", self.ex.truth(clause.condition)))
@@ -183,8 +212,11 @@ class CaseBuilder:
         self.steps.append(("ret", self._result()))
         self._unused()
         self.natives = {call.name for call in _calls(self.rule) if call.name in self.ex.natives}
-        values = [("do", f"v_{name} = {local}.value") for name, (kind, local) in self.matcher.captures.items()
-                  if kind == "const" and any(re.search(rf"\bv_{name}\b", text) for _, text in self.steps)]
+        values = [
+            ("do", f"v_{name} = {local}.value")
+            for name, (kind, local) in self.matcher.captures.items()
+            if kind == "const" and any(re.search(rf"\bv_{name}\b", text) for _, text in self.steps)
+        ]
         return [*self.matcher.steps, *values, *self.steps]
 
     def _names(self) -> None:
@@ -195,7 +227,8 @@ class CaseBuilder:
             elif kind == "const":
                 integral = m.facts.possible(local) <= _INTEGRAL
                 text = f"{local}.arg[0]" if integral else f"v_{name}"
-                self.ex.names[name] = Code(text, "const", m.dtype_of(local), m.shape_of(local), node=local)
+                dtype, shape = m.dtype_of(local), m.shape_of(local)
+                self.ex.names[name] = Code(text, "const", dtype, shape, node=local, whole=integral)
             elif kind == "rest":
                 self.ex.names[name] = Code(f"v_{name}", ("list", "node"), frozen=True)
             else:
@@ -210,8 +243,12 @@ class CaseBuilder:
     def _let(self, clause: s.Let) -> None:
         name, ex = clause.name, self.ex
         if name in ex.names or name.startswith("_"):
-            raise check_error(self.file, clause.span, f"{name} cannot be defined here",
-                              "choose another name" if name in ex.names else "names do not start with an underscore")
+            raise check_error(
+                self.file,
+                clause.span,
+                f"{name} cannot be defined here",
+                "choose another name" if name in ex.names else "names do not start with an underscore",
+            )
         code = ex.node(clause.value) if ex.is_node(clause.value) else ex.value(clause.value)
         local = f"v_{name}"
         self.steps.append(("do", f"{local} = {code.text}"))
@@ -240,8 +277,12 @@ class CaseBuilder:
         fixed = not any(isinstance(operand, s.Rest) for operand in self.case.pattern.operands)
         splats = any(isinstance(slot, s.Splat) for slot in rule.result)
         if fixed and not splats and len(rule.result) != len(self.case.pattern.operands):
-            raise check_error(self.file, rule.span, f"{self.case.root} has {len(self.case.pattern.operands)} operands "
-                                                    f"here, but the rule gives {len(rule.result)} gradients")
+            raise check_error(
+                self.file,
+                rule.span,
+                f"{self.case.root} has {len(self.case.pattern.operands)} operands "
+                f"here, but the rule gives {len(rule.result)} gradients",
+            )
         for k, slot in enumerate(rule.result):
             if slot is None:
                 slots.append("None")
@@ -249,8 +290,11 @@ class CaseBuilder:
                 slots.append("*" + self.ex.value(slot.value).text)
             else:
                 local = f"n_{k}"
-                slots.append(self.ex.node(slot, m.dtype_of(local), m.shape_of(local)).text if fixed else
-                             self.ex.node(slot).text)
+                slots.append(
+                    self.ex.node(slot, m.dtype_of(local), m.shape_of(local)).text
+                    if fixed
+                    else self.ex.node(slot).text
+                )
         return f"({', '.join(slots)}{',' if len(slots) == 1 else ''})"
 
     def _same_dtype(self, code: Code) -> None:
@@ -260,18 +304,29 @@ class CaseBuilder:
         if code.dtype.startswith("D_"):
             found = frozenset({dtypes.by_name(code.dtype[2:])})
         else:
-            found = facts.possible(code.dtype.removesuffix(".dtype")) if re.fullmatch(r"n\w*\.dtype", code.dtype) else root
+            found = (
+                facts.possible(code.dtype.removesuffix(".dtype"))
+                if re.fullmatch(r"n\w*\.dtype", code.dtype)
+                else root
+            )
         if not found & root:
-            raise check_error(self.file, self.rule.span, f"the result of {self.rule.name} is {_shown(found)}, but what "
-                                                         f"it replaces is {_shown(root)}")
+            raise check_error(
+                self.file,
+                self.rule.span,
+                f"the result of {self.rule.name} is {_shown(found)}, but what it replaces is {_shown(root)}",
+            )
 
     def _unused(self) -> None:
         mentioned = self.ex.used
         for name, (kind, _) in self.matcher.captures.items():
             repeated = sum(other == name for other in _names(self.case.pattern)) > 1
             if kind != "node" and name not in mentioned and not repeated:
-                raise check_error(self.file, self.rule.pattern.span, f"{name} is captured but not used",
-                                  "write _ for what does not matter")
+                raise check_error(
+                    self.file,
+                    self.rule.pattern.span,
+                    f"{name} is captured but not used",
+                    "write _ for what does not matter",
+                )
         for let in (*self.rule.block, *(clause for clause in self.rule.clauses if isinstance(clause, s.Let))):
             if let.name not in mentioned:
                 raise check_error(self.file, let.span, f"{let.name} is defined but not used")
@@ -309,7 +364,11 @@ def _word(expression: s.Expression) -> str:
 
 
 def _literal(group: dict[str, Any]) -> str:
-    table = "[" + ", ".join(f"({root!r}, {requires!r}, {function})" for root, requires, function in group["table"]) + "]"
+    table = (
+        "["
+        + ", ".join(f"({root!r}, {requires!r}, {function})" for root, requires, function in group["table"])
+        + "]"
+    )
     rest = ", ".join(f"{key!r}: {value!r}" for key, value in group.items() if key != "table")
     return "{" + rest + f", 'table': {table}" + "}"
 

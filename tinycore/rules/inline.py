@@ -57,8 +57,12 @@ def run_inline_tests(module: RuleModule) -> list[TestResult]:
     for group in file.groups:
         for rule in rules_of(file, group):
             if rule.tests:
-                alone = dataclasses.replace(file, groups=(dataclasses.replace(group, items=(rule,)),), passes=(), imports=())
-                namespace: dict[str, Any] = {f"f_{name}": function for name, function in module.code.natives.items()}
+                alone = dataclasses.replace(
+                    file, groups=(dataclasses.replace(group, items=(rule,)),), passes=(), imports=()
+                )
+                namespace: dict[str, Any] = {
+                    f"f_{name}": function for name, function in module.code.natives.items()
+                }
                 exec(compile(generate(alone), f"<rule {rule.name}>", "exec"), namespace)
                 table = namespace["GROUPS"][group.name]["table"]
                 for test in rule.tests:
@@ -87,7 +91,9 @@ def _problem(file: s.File, rule: s.Rule, test: s.Test, table: list[Any]) -> str:
         return f"{type(error).__name__}: {error}"
 
 
-def _differences(file: s.File, rule: s.Rule, after: s.Expression, before: UOp, result: Any, leaves: dict[str, UOp]) -> str:
+def _differences(
+    file: s.File, rule: s.Rule, after: s.Expression, before: UOp, result: Any, leaves: dict[str, UOp]
+) -> str:
     if rule.kind == "render":
         wanted: Any = after.value if isinstance(after, s.Text) else None
         return "" if result == wanted else f"it renders {result!r}, not {wanted!r}"
@@ -124,7 +130,9 @@ class _Filters:
 def _evaluate(file: s.File, expression: s.Expression, leaves: dict[str, UOp], like: UOp | None) -> UOp:
     pool = Pool()
     compiler = Expressions(file, pool, {}, None)
-    compiler.names = {name: Code(f"t_{name}", "node", f"t_{name}.dtype", f"t_{name}.shape") for name in leaves}
+    compiler.names = {
+        name: Code(f"t_{name}", "node", f"t_{name}.dtype", f"t_{name}.shape") for name in leaves
+    }
     code = compiler.node(expression, *(("like.dtype", "like.shape") if like is not None else (None, None)))
     lines = [HEADER.format(path="a test"), *(f"{name} = {text}" for name, text in pool.lines.items())]
     namespace: dict[str, Any] = {"like": like, **{f"t_{name}": node for name, node in leaves.items()}}
@@ -137,9 +145,11 @@ def _leaves(file: s.File, test: s.Test) -> dict[str, UOp]:
     declared = {item.name: item for item in test.declarations if item.dtype is not None}
     names = dict.fromkeys(names_in((test.before, *(() if test.after is None else (test.after,)))))
     known = {dtype.name for dtype in (*dtypes.CLASSES["Any"], dtypes.void)}
-    return {name: _leaf(file, declared.get(name) or s.Declaration(name, "int32"), slot)
-            for slot, name in enumerate((*names, *(name for name in declared if name not in names)))
-            if name not in TABLE and name not in known and name != "g"}
+    return {
+        name: _leaf(file, declared.get(name) or s.Declaration(name, "int32"), slot)
+        for slot, name in enumerate((*names, *(name for name in declared if name not in names)))
+        if name not in TABLE and name not in known and name != "g"
+    }
 
 
 def _leaf(file: s.File, item: s.Declaration, slot: int) -> UOp:
@@ -151,8 +161,11 @@ def _leaf(file: s.File, item: s.Declaration, slot: int) -> UOp:
         if shape or not dtype.is_int:
             raise check_error(file, item.span, "only scalar integers have a range")
         low, high = item.bounds
-        value = UOp.variable(item.name, max(low, 0), high - min(low, 0)) + min(low, 0) if low < 0 else UOp.variable(
-            item.name, low, high)
+        value = (
+            UOp.variable(item.name, max(low, 0), high - min(low, 0)) + min(low, 0)
+            if low < 0
+            else UOp.variable(item.name, low, high)
+        )
         return value.cast(dtype)
     if dtype.kind == "index":
         return UOp(ops.PARAM, dtypes.int64, (), (slot, shape)).cast(dtype)
@@ -160,7 +173,9 @@ def _leaf(file: s.File, item: s.Declaration, slot: int) -> UOp:
 
 
 def _target(test: s.Test) -> Target:
-    has = frozenset(TABLE[item.name] for item in test.declarations if item.dtype is None and item.name in TABLE)
+    has = frozenset(
+        TABLE[item.name] for item in test.declarations if item.dtype is None and item.name in TABLE
+    )
     return Target("test", capabilities=Capabilities(ops=has))
 
 

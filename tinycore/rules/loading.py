@@ -51,7 +51,9 @@ def load_file(path: Path | str) -> RuleModule:
 def find(dotted: str) -> Path:
     """The file of a dotted name, without importing anything. Raises RuleError."""
     top, *rest = dotted.split(".")
-    spec = importlib.util.find_spec(top) if rest and all(part.isidentifier() for part in (top, *rest)) else None
+    spec = (
+        importlib.util.find_spec(top) if rest and all(part.isidentifier() for part in (top, *rest)) else None
+    )
     for location in (spec.submodule_search_locations or ()) if spec is not None else ():
         path = Path(location, *rest[:-1], rest[-1] + ".rules")
         if path.is_file():
@@ -60,7 +62,9 @@ def find(dotted: str) -> Path:
     if spec is not None and spec.submodule_search_locations:
         folder = Path(spec.submodule_search_locations[0], *rest[:-1])
         siblings = [path.stem for path in folder.glob("*.rules")] if folder.is_dir() else []
-    raise RuleError(f"there are no rules called {dotted}", hint=did_you_mean(dotted.rpartition(".")[2], siblings))
+    raise RuleError(
+        f"there are no rules called {dotted}", hint=did_you_mean(dotted.rpartition(".")[2], siblings)
+    )
 
 
 def _link(name: str, path: Path, package: str | None) -> RuleModule:
@@ -79,7 +83,9 @@ def _link(name: str, path: Path, package: str | None) -> RuleModule:
     for group_name, data in namespace["GROUPS"].items():
         if data["kind"] == "rewrite":
             rules = tuple(rule for rule in code.rules if rule.group == group_name)
-            groups[group_name] = Group(group_name, name, rules, data["strategy"], data["stage"], data["pure"], code)
+            groups[group_name] = Group(
+                group_name, name, rules, data["strategy"], data["stage"], data["pure"], code
+            )
             continue
         by_op: dict[Op, tuple[Callable[..., Any], ...]] = {}
         for root, _, function in data["table"]:
@@ -101,8 +107,11 @@ def _natives(source: str, path: str, package: str | None) -> dict[str, Callable[
     if not declared:
         return {}
     if package is None:
-        raise RuleCheckError(f"native functions need an installed package: {', '.join(declared)}", where=path,
-                             hint="a file given by its path is data; nothing beside it is executed")
+        raise RuleCheckError(
+            f"native functions need an installed package: {', '.join(declared)}",
+            where=path,
+            hint="a file given by its path is data; nothing beside it is executed",
+        )
     try:
         module = importlib.import_module(package)
     except ModuleNotFoundError as error:
@@ -110,7 +119,9 @@ def _natives(source: str, path: str, package: str | None) -> dict[str, Callable[
     found = {}
     for name in declared:
         if not callable(getattr(module, name, None)):
-            raise RuleCheckError(f"{package} has no function {name}", where=path, hint=did_you_mean(name, dir(module)))
+            raise RuleCheckError(
+                f"{package} has no function {name}", where=path, hint=did_you_mean(name, dir(module))
+            )
         found[name] = getattr(module, name)
     return found
 
@@ -121,8 +132,11 @@ def _imports(namespace: dict[str, Any], path: str) -> dict[str, Group | Pass]:
         module = load(dotted)
         item = module.passes.get(name) or module.groups.get(name)
         if item is None:
-            raise RuleCheckError(f"{dotted} has no group or pass {name}", where=path,
-                                 hint=did_you_mean(name, [*module.groups, *module.passes]))
+            raise RuleCheckError(
+                f"{dotted} has no group or pass {name}",
+                where=path,
+                hint=did_you_mean(name, [*module.groups, *module.passes]),
+            )
         found[name] = item
     return found
 
@@ -162,8 +176,11 @@ class _Linker:
             groups = self._union(strategy, passes)
             kinds = {group.strategy for group in groups}
             if len(kinds) > 1:
-                raise RuleCheckError(f"pass {name} joins groups of different strategies", where=self.path,
-                                     hint="say which: fixpoint(a + b), bottom_up(a + b) or top_down(a + b)")
+                raise RuleCheckError(
+                    f"pass {name} joins groups of different strategies",
+                    where=self.path,
+                    hint="say which: fixpoint(a + b), bottom_up(a + b) or top_down(a + b)",
+                )
             return Pass(name, (Stage(kinds.pop(), groups, accept),))
         inner = parts[0]
         named = self._named(inner[1], passes) if inner[0] == "name" else None

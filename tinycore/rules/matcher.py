@@ -25,10 +25,23 @@ Type = Any
 """The static type of an expression: a string, ``("list", element)`` or ``("tuple", (elements...))``."""
 
 ATTRIBUTE_TYPES: dict[str, Type] = {
-    "dtype": "dtype", "value": "num", "shape": ("list", "dim"), "axes": ("list", "num"), "axis": "num",
-    "padding": ("list", ("tuple", ("dim", "dim"))), "limits": ("list", ("tuple", ("dim", "dim"))), "op": "op",
-    "lanes": "num", "id": "num", "slot": "num", "kind": "str", "name": "str", "min": "num", "max": "num",
-    "multiple_of": "num", "scope": "str",
+    "dtype": "dtype",
+    "value": "num",
+    "shape": ("list", "dim"),
+    "axes": ("list", "num"),
+    "axis": "num",
+    "padding": ("list", ("tuple", ("dim", "dim"))),
+    "limits": ("list", ("tuple", ("dim", "dim"))),
+    "op": "op",
+    "lanes": "num",
+    "id": "num",
+    "slot": "num",
+    "kind": "str",
+    "name": "str",
+    "min": "num",
+    "max": "num",
+    "multiple_of": "num",
+    "scope": "str",
 }
 """Static types of attributes by name; all others are ``any``."""
 
@@ -38,7 +51,7 @@ class Code:
     """A piece of generated Python: its text, static type, and what is known of the node that it answers.
 
     `dtype` and `shape` are texts too; `node` is the local of a captured constant; `width` bounds the bits of
-    a number; `frozen` says that a sequence is a tuple all the way down.
+    a number; `frozen` says that a sequence is a tuple all the way down, `whole` that a number is an int.
     """
 
     text: str
@@ -48,6 +61,7 @@ class Code:
     node: str | None = None
     width: int = 64
     frozen: bool = False
+    whole: bool = False
 
 
 class Pool:
@@ -81,13 +95,21 @@ class Pool:
 
     def dtype_set(self, members: frozenset[DType]) -> str:
         """The name of a frozenset of dtypes."""
-        names = ", ".join(f'dtypes.by_name("{dtype.name}")' for dtype in sorted(members, key=lambda d: d.name))
+        names = ", ".join(
+            f'dtypes.by_name("{dtype.name}")' for dtype in sorted(members, key=lambda d: d.name)
+        )
         return self.shared("C_", "frozenset({" + names + "})")
 
     def literal(self, kind: str, value: object, signless: bool = False) -> str:
         """The name of a literal table, see `tinycore.rules.support`."""
-        shown = f'float("{value}")' if isinstance(value, float) and repr(value) in ("inf", "-inf", "nan") else repr(value)
-        return self.shared("L_" if kind == "Exact" else "B_", f"{kind}({shown}{', True' if signless else ''})")
+        shown = (
+            f'float("{value}")'
+            if isinstance(value, float) and repr(value) in ("inf", "-inf", "nan")
+            else repr(value)
+        )
+        return self.shared(
+            "L_" if kind == "Exact" else "B_", f"{kind}({shown}{', True' if signless else ''})"
+        )
 
 
 ALL_DTYPES = frozenset(dtypes.CLASSES["Any"]) | {dtypes.void}
@@ -192,15 +214,19 @@ class Matcher:
         if deeper:
             self._level(deeper)
 
-    def _operands(self, local: str, pattern: s.Apply, unpack: list[tuple[str, str]],
-                  loops: list[tuple[str, str]]) -> list[tuple[str, s.Pattern]]:
+    def _operands(
+        self, local: str, pattern: s.Apply, unpack: list[tuple[str, str]], loops: list[tuple[str, str]]
+    ) -> list[tuple[str, s.Pattern]]:
         """Names for the operands of a node, and the steps that define them."""
         operands = pattern.operands
         rests = [k for k, operand in enumerate(operands) if isinstance(operand, s.Rest)]
         self._arity(pattern, rests)
         if not rests:
             names = [f"{local}_{k}" for k in range(len(operands))]
-            if any(TABLE[op].variadic for op in pattern.ops) or len({len(TABLE[op].operands) for op in pattern.ops}) > 1:
+            if (
+                any(TABLE[op].variadic for op in pattern.ops)
+                or len({len(TABLE[op].operands) for op in pattern.ops}) > 1
+            ):
                 unpack.append(("if", f"len({local}.src) == {len(names)}"))
             if names:
                 unpack.append(("do", f"{', '.join(names)}{',' if len(names) == 1 else ''} = {local}.src"))
@@ -237,7 +263,7 @@ class Matcher:
         self._rest.append(("do", f"v_{rest.name} = {text}"))
 
     def _arity(self, pattern: s.Apply, rests: list[int]) -> None:
-        if len(rests) > 2 or len(rests) == 2 and rests[1] == rests[0] + 1:
+        if len(rests) > 2 or (len(rests) == 2 and rests[1] == rests[0] + 1):
             raise check_error(self.file, pattern.span, "at most two *rests, and something between them")
         for name in pattern.ops:
             op, count = TABLE[name], len(pattern.operands) - len(rests)
@@ -258,13 +284,18 @@ class Matcher:
         value = literal.value
         signless = self.signless and value == 0 and type(value) is not bool
         integral = self.facts.possible(f"{local}") <= _INTEGRAL
-        if integral and (type(value) is bool or value == int(value)) and not (
-                type(value) is bool and self.facts.possible(local) != {dtypes.bool_}):
+        if (
+            integral
+            and (type(value) is bool or value == int(value))
+            and not (type(value) is bool and self.facts.possible(local) != {dtypes.bool_})
+        ):
             return f"{local}.arg[0] == {int(value)}"
         table = self.pool.literal("Exact", value, signless)
         return f"{local}.arg[0] {'in' if signless else '=='} {table}[{local}.dtype]"
 
-    def _capture(self, name: str, kind: str, local: str, pattern: s.Node, identity: list[tuple[str, str]]) -> None:
+    def _capture(
+        self, name: str, kind: str, local: str, pattern: s.Node, identity: list[tuple[str, str]]
+    ) -> None:
         if name in self.captures:
             known_kind, known = self.captures[name]
             if kind == known_kind == "const":
@@ -282,7 +313,9 @@ class Matcher:
         if name.startswith("_"):
             raise check_error(self.file, pattern.span, f"the name {name} starts with an underscore")
         if name in _DTYPE_NAMES or name in TABLE:
-            raise check_error(self.file, pattern.span, f"a capture cannot be called {name}: that is a dtype or an op")
+            raise check_error(
+                self.file, pattern.span, f"a capture cannot be called {name}: that is a dtype or an op"
+            )
         if name in self.captures:
             raise check_error(self.file, pattern.span, f"{name} is captured twice")
         self.captures[name] = (kind, local)
@@ -297,8 +330,12 @@ class Matcher:
         elif len(type_) == 1 and type_.isupper():
             self._type_variable(type_, local)
         else:
-            raise check_error(self.file, pattern.span, f"there is no dtype or dtype class {type_}",
-                              did_you_mean(type_, [*dtypes.CLASSES, *_DTYPE_NAMES]))
+            raise check_error(
+                self.file,
+                pattern.span,
+                f"there is no dtype or dtype class {type_}",
+                did_you_mean(type_, [*dtypes.CLASSES, *_DTYPE_NAMES]),
+            )
 
     def _want(self, local: str, members: frozenset[DType], pattern: s.Node, shown: str) -> None:
         self.facts.want(local, members)
@@ -315,13 +352,17 @@ class Matcher:
 
     def _facts_of(self, local: str, pattern: s.Apply) -> None:
         rows = [TABLE[name] for name in pattern.ops]
-        for row in rows if len(rows) == 1 else rows[:1] if len({(r.operands, r.dtype) for r in rows}) == 1 else []:
+        for row in (
+            rows if len(rows) == 1 else rows[:1] if len({(r.operands, r.dtype) for r in rows}) == 1 else []
+        ):
             variables: dict[str, str] = {"T": local} if row.dtype == "T" else {}
             if row.dtype in _DTYPE_NAMES:
                 self.facts.know(local, frozenset({dtypes.by_name(row.dtype)}))
             if any(isinstance(operand, s.Rest) for operand in pattern.operands):
                 names = [f"{local}_{k}" for k, operand in enumerate(pattern.operands)]
-                names = names[:next(k for k, operand in enumerate(pattern.operands) if isinstance(operand, s.Rest))]
+                names = names[
+                    : next(k for k, operand in enumerate(pattern.operands) if isinstance(operand, s.Rest))
+                ]
             else:
                 names = [f"{local}_{k}" for k in range(len(pattern.operands))]
             for name, spec in zip(names, operand_specs(row, len(names)), strict=False):
@@ -342,12 +383,18 @@ class Matcher:
             return
         rows = {TABLE[name].attributes for name in pattern.ops}
         if len(rows) > 1:
-            raise check_error(self.file, pattern.span, "ops with different attributes cannot be matched by attribute")
+            raise check_error(
+                self.file, pattern.span, "ops with different attributes cannot be matched by attribute"
+            )
         names = next(iter(rows))
         if len(names) != len(pattern.attributes):
             shown = f"[{', '.join(names)}]" if names else "no attributes"
-            raise check_error(self.file, pattern.span, f"{pattern.ops[0]} has {shown}, not "
-                                                      f"{len(pattern.attributes)}", "write _ for those that do not matter")
+            raise check_error(
+                self.file,
+                pattern.span,
+                f"{pattern.ops[0]} has {shown}, not {len(pattern.attributes)}",
+                "write _ for those that do not matter",
+            )
         kept = [name for name in names if name != "dtype"]
         for name, attribute in zip(names, pattern.attributes, strict=True):
             if name == "dtype":
@@ -358,8 +405,11 @@ class Matcher:
                 text = f"{local}.value"
             if attribute.name is not None:
                 if attribute.name[0].isupper():
-                    raise check_error(self.file, attribute.span, f"the attribute {name} is no dtype: bind it with a "
-                                                                 "lower-case name")
+                    raise check_error(
+                        self.file,
+                        attribute.span,
+                        f"the attribute {name} is no dtype: bind it with a lower-case name",
+                    )
                 self._bind(attribute.name, "attribute", text, attribute)
                 self.attributes[attribute.name] = Code(text, ATTRIBUTE_TYPES.get(name, "any"), frozen=True)
             elif attribute.equal is not None:
@@ -388,8 +438,11 @@ class Matcher:
             known = self.facts.known.get(term, ALL_DTYPES)
             if not known <= members:
                 left = known & members
-                test = f"is {self.pool.dtype(next(iter(left)).name)}" if len(left) == 1 else (
-                    f"in {self.pool.dtype_set(members)}")
+                test = (
+                    f"is {self.pool.dtype(next(iter(left)).name)}"
+                    if len(left) == 1
+                    else (f"in {self.pool.dtype_set(members)}")
+                )
                 self._late.append(("if", f"{term}.dtype {test}"))
         self.steps += self._late
         self.steps += self._rest
@@ -398,9 +451,18 @@ class Matcher:
         """The text of the dtype of a position."""
         return f"{self.facts.find(local)}.dtype"
 
+    def is_index(self, dtype: str) -> bool:
+        """Whether the text of a dtype surely stands for `index`."""
+        local = dtype.removesuffix(".dtype")
+        return dtype == "D_index" or (local != dtype and self.facts.possible(local) == {dtypes.index})
+
     def shape_of(self, local: str) -> str:
-        """The text of the shape of a position."""
-        return self.facts.find("shape " + local).removeprefix("shape ") + ".shape"
+        """The text of the shape of a position; that of a constant is cheapest to ask for."""
+        term = self.facts.find("shape " + local)
+        for kind, other in self.captures.values():
+            if kind == "const" and self.facts.find("shape " + other) == term:
+                return f"{other}.arg[1]"
+        return f"{term.removeprefix('shape ')}.shape"
 
 
 _INTEGRAL = frozenset(dtypes.CLASSES["Integral"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import traceback
 import weakref
@@ -44,12 +45,16 @@ class Code:
     @cached_property
     def rules(self) -> tuple[RuleInfo, ...]:
         """Every rule of the file, by number."""
-        return tuple([RuleInfo(group, name, self.path, line, tuple(requires), grows, why)
-                      for group, name, line, requires, grows, why in self.plain["RULES"]])
+        return tuple(
+            [
+                RuleInfo(group, name, self.path, line, tuple(requires), grows, why)
+                for group, name, line, requires, grows, why in self.plain["RULES"]
+            ]
+        )
 
     def rule_near(self, line: int) -> RuleInfo | None:
         """The rule whose code holds a line of the generated source."""
-        for text in self.source.splitlines()[line - 1:]:
+        for text in self.source.splitlines()[line - 1 :]:
             if found := re.search(r"#@(\d+)", text):
                 return self.rules[int(found[1])]
         return None
@@ -77,7 +82,9 @@ class Group:
     pure: bool
     code: Code = field(repr=False)
 
-    def entries(self, variant: Mapping[str, Any], accept: frozenset[str]) -> list[tuple[Op, Callable[..., Any]]]:
+    def entries(
+        self, variant: Mapping[str, Any], accept: frozenset[str]
+    ) -> list[tuple[Op, Callable[..., Any]]]:
         """(root op, function) in order, without the rules that `accept` does not allow."""
         table = variant["GROUPS"][self.name]["table"]
         return [(TABLE[root], function) for root, requires, function in table if accept.issuperset(requires)]
@@ -149,7 +156,9 @@ class Stage:
 
         return self._table([group.code.traced for group in self.groups], wrap)
 
-    def _table(self, variants: list[dict[str, Any]], wrap: Callable[[Group, Callable[..., Any]], Any]) -> drive.Table:
+    def _table(
+        self, variants: list[dict[str, Any]], wrap: Callable[[Group, Callable[..., Any]], Any]
+    ) -> drive.Table:
         functions: dict[int, list[Any]] = {}
         for group, variant in zip(self.groups, variants, strict=True):
             for op, function in group.entries(variant, self.accept):
@@ -233,7 +242,9 @@ def _run(name: str, stage: Stage, root: UOp, context: Any, persistent: Memo | No
                 memo[node] = node if final is None else final
     monitor = Monitor(name, stage)
     try:
-        result, _ = drive.DRIVERS[stage.strategy](root, table, stage.mask, context, monitor, memo, origins.uniter())
+        result, _ = drive.DRIVERS[stage.strategy](
+            root, table, stage.mask, context, monitor, memo, origins.uniter()
+        )
     except TinycoreError:
         raise
     except Exception as error:
@@ -254,8 +265,11 @@ def _blame(stage: Stage, error: Exception) -> Exception:
                 where = f"{rule}" if rule is not None else group.code.path
                 if isinstance(node, UOp):
                     where += f"\nat {_short(node)}"
-                return RuleError(f"a rule raised {type(error).__name__}: {error}", where=where,
-                                 hint="guard the expression, e.g. `if b != 0 and ...`")
+                return RuleError(
+                    f"a rule raised {type(error).__name__}: {error}",
+                    where=where,
+                    hint="guard the expression, e.g. `if b != 0 and ...`",
+                )
     return error
 
 
@@ -281,8 +295,11 @@ class Monitor:
             if rule is not None:
                 lines.append(f"{rule}: {_short(before)} -> {_short(after)}")
         names = " and ".join(dict.fromkeys(line.split(" ")[0] for line in lines)) or "the rules"
-        return RuleLoopError(f"pass {self.name} loops: {names} undo or feed each other", where="\n".join(lines[:12]),
-                             hint="make one of them stricter with a guard, or remove it")
+        return RuleLoopError(
+            f"pass {self.name} loops: {names} undo or feed each other",
+            where="\n".join(lines[:12]),
+            hint="make one of them stricter with a guard, or remove it",
+        )
 
     def exhausted(self, table: drive.Table, context: Any, node: UOp, count: int) -> RuleLoopError:
         """The error for spent fuel: goes on for a while and counts which rules run."""
@@ -295,14 +312,20 @@ class Monitor:
             if sum(counts.values()) >= 2000:
                 raise _Enough
 
-        try:
-            drive.DRIVERS[self.stage.strategy](node, self.stage.watched(watch), self.stage.mask, context, self, {}, None)
-        except (_Enough, RuleLoopError):
-            pass
-        lines = [f"{rule} ran {number} of the last {sum(counts.values())} times: "
-                 f"{_short(samples[rule][0])} -> {_short(samples[rule][1])}" for rule, number in counts.most_common(5)]
-        return RuleLoopError(f"pass {self.name} did {count} rewrites and does not come to an end",
-                             where="\n".join(lines), hint="a rule grows what it matches: give it a guard that stops it")
+        with contextlib.suppress(_Enough, RuleLoopError):
+            drive.DRIVERS[self.stage.strategy](
+                node, self.stage.watched(watch), self.stage.mask, context, self, {}, None
+            )
+        lines = [
+            f"{rule} ran {number} of the last {sum(counts.values())} times: "
+            f"{_short(samples[rule][0])} -> {_short(samples[rule][1])}"
+            for rule, number in counts.most_common(5)
+        ]
+        return RuleLoopError(
+            f"pass {self.name} did {count} rewrites and does not come to an end",
+            where="\n".join(lines),
+            hint="a rule grows what it matches: give it a guard that stops it",
+        )
 
 
 class _Enough(Exception):
@@ -338,7 +361,9 @@ class Renders:
 
     def __add__(self, other: Renders) -> Renders:
         """These rules first, then the other's."""
-        merged = {op: (*self.rules.get(op, ()), *other.rules.get(op, ())) for op in {*self.rules, *other.rules}}
+        merged = {
+            op: (*self.rules.get(op, ()), *other.rules.get(op, ())) for op in {*self.rules, *other.rules}
+        }
         return Renders(f"{self.name}+{other.name}", merged)
 
 

@@ -12,8 +12,25 @@ import lark
 from tinycore.errors import RuleCheckError, RuleError, RuleSyntaxError
 from tinycore.rules import syntax as s
 
-INFIX = {"+": "ADD", "-": "SUB", "*": "MUL", "/": "DIV", "//": "FLOORDIV", "%": "FLOORMOD", "<<": "SHL", ">>": "SHR",
-         "&": "AND", "|": "OR", "^": "XOR", "<": "LT", "<=": "LE", "==": "EQ", "!=": "NE", ">": "LT", ">=": "LE"}
+INFIX = {
+    "+": "ADD",
+    "-": "SUB",
+    "*": "MUL",
+    "/": "DIV",
+    "//": "FLOORDIV",
+    "%": "FLOORMOD",
+    "<<": "SHL",
+    ">>": "SHR",
+    "&": "AND",
+    "|": "OR",
+    "^": "XOR",
+    "<": "LT",
+    "<=": "LE",
+    "==": "EQ",
+    "!=": "NE",
+    ">": "LT",
+    ">=": "LE",
+}
 """The op of every infix operator; the operands of ``>`` and ``>=`` are swapped."""
 
 
@@ -29,9 +46,17 @@ def parse(text: str, path: str = "<rules>") -> s.File:
     except lark.UnexpectedInput as error:
         raise _syntax_error(error, path, text) from None
     except RecursionError:
-        raise RuleSyntaxError("the file is nested too deeply", where=path, hint="split the expression") from None
-    return s.File(path, text, *[tuple(item for item in items if isinstance(item, kind)) for kind in (
-        s.Import, s.Native, s.View, s.Group, s.PassDeclaration)])
+        raise RuleSyntaxError(
+            "the file is nested too deeply", where=path, hint="split the expression"
+        ) from None
+    return s.File(
+        path,
+        text,
+        *[
+            tuple(item for item in items if isinstance(item, kind))
+            for kind in (s.Import, s.Native, s.View, s.Group, s.PassDeclaration)
+        ],
+    )
 
 
 def parse_expression(text: str) -> s.Expression:
@@ -64,17 +89,23 @@ def check_error(file: s.File, span: s.Span, what: str, hint: str | None = None) 
 
 def _syntax_error(error: lark.UnexpectedInput, path: str, text: str) -> RuleError:
     line, column = error.line, error.column
-    if line < 1 or isinstance(error, lark.UnexpectedToken) and error.token.type == "$END":
+    if line < 1 or (isinstance(error, lark.UnexpectedToken) and error.token.type == "$END"):
         line, column = max(1, text.count("\n") + 1), len(text) - text.rfind("\n")
         what = "the file ends in the middle of an item"
     elif isinstance(error, lark.UnexpectedToken):
         what = f"unexpected {str(error.token)!r}"
     else:
         what = f"unexpected character {text[error.pos_in_stream or 0]!r}"
-    expected = getattr(error, "accepts", None) or getattr(error, "expected", None) or getattr(error, "allowed", set())
+    expected = (
+        getattr(error, "accepts", None)
+        or getattr(error, "expected", None)
+        or getattr(error, "allowed", set())
+    )
     names = sorted(_shown(name) for name in expected)
     hint = f"expected {' or '.join(names)}" if 0 < len(names) <= 12 else None
-    where = snippet(path, text, s.Span(line, column, line, column + len(str(getattr(error, "token", "")) or "x")))
+    where = snippet(
+        path, text, s.Span(line, column, line, column + len(str(getattr(error, "token", "")) or "x"))
+    )
     return RuleSyntaxError(what, where=where, hint=hint)
 
 
@@ -83,7 +114,8 @@ def _shown(terminal: str) -> str:
     if pattern is not None and pattern.type == "str":
         return repr(str(pattern.value))
     return {"$END": "the end of the file", "OP": "an OP", "TYPE": "a Type", "NAME": "a name"}.get(
-        terminal, terminal.lower())
+        terminal, terminal.lower()
+    )
 
 
 def _children(value: Any) -> list[Any]:
@@ -101,7 +133,9 @@ def unquote(text: str) -> str:
     """The string that a STRING token spells; escapes are \\n, \\t, \\" and \\\\."""
     parts = text[1:-1].split("\\\\")
     escapes = (("\\n", "\n"), ("\\t", "\t"), ('\\"', '"'))
-    return "\\".join(functools.reduce(lambda part, pair: part.replace(*pair), escapes, part) for part in parts)
+    return "\\".join(
+        functools.reduce(lambda part, pair: part.replace(*pair), escapes, part) for part in parts
+    )
 
 
 class _Builder:
@@ -147,7 +181,9 @@ class _Builder:
     def _forblock(self, span: s.Span, variable: str, values: list[Any], *items: Any) -> s.ForBlock:
         return s.ForBlock(str(variable), tuple(map(str, values)), tuple(items), span=span)
 
-    def _passdecl(self, span: s.Span, name: str, strategy: s.Strategy, *annotations: Any) -> s.PassDeclaration:
+    def _passdecl(
+        self, span: s.Span, name: str, strategy: s.Strategy, *annotations: Any
+    ) -> s.PassDeclaration:
         return s.PassDeclaration(str(name), strategy, annotations, span=span)
 
     def _seq(self, span: s.Span, *parts: s.Strategy) -> s.Strategy:
@@ -172,8 +208,15 @@ class _Builder:
     def _render(self, span: s.Span, pattern: s.Pattern, *rest: Any) -> s.Rule:
         return self._any_rule("render", span, f"render_{span.line}", pattern, rest)
 
-    def _any_rule(self, kind: str, span: s.Span, name: str, pattern: s.Pattern, rest: tuple[Any, ...],
-                  names: tuple[str, ...] = ()) -> s.Rule:
+    def _any_rule(
+        self,
+        kind: str,
+        span: s.Span,
+        name: str,
+        pattern: s.Pattern,
+        rest: tuple[Any, ...],
+        names: tuple[str, ...] = (),
+    ) -> s.Rule:
         clauses, rest = _split(rest, (s.Guard, s.Let), object)
         annotations, rest = _split(rest, s.Annotation, object)
         tests, rest = _split(rest, s.Test, object)
@@ -184,8 +227,19 @@ class _Builder:
         result = tuple(_text(token) for token in rest) if kind == "render" else rest
         if kind == "vjp":
             result = tuple(rest[0])
-        return s.Rule(kind, name, pattern, clauses, block, result, annotations, tests,
-                      str(whys[0]) if whys else None, names, span=span)
+        return s.Rule(
+            kind,
+            name,
+            pattern,
+            clauses,
+            block,
+            result,
+            annotations,
+            tests,
+            str(whys[0]) if whys else None,
+            names,
+            span=span,
+        )
 
     def _guard(self, span: s.Span, condition: s.Expression) -> s.Guard:
         return s.Guard(condition, span=span)
@@ -211,7 +265,9 @@ class _Builder:
         return _Why(unquote(text))
 
     def _test(self, span: s.Span, before: s.Expression, after: Any, *declarations: Any) -> s.Test:
-        return s.Test(before, None if after is _SAME else after, tuple(d for d in declarations if d), span=span)
+        return s.Test(
+            before, None if after is _SAME else after, tuple(d for d in declarations if d), span=span
+        )
 
     def _same(self, span: s.Span) -> object:
         return _SAME
@@ -258,10 +314,13 @@ class _Builder:
     def _opref(self, span: s.Span, ops: Any) -> tuple[str, ...]:
         return tuple(map(str, ops)) if isinstance(ops, list) else (str(ops),)
 
-    def _papp(self, span: s.Span, ops: tuple[str, ...], attributes: list[Any] | None, order: Any,
-              *operands: Any) -> s.Apply:
+    def _papp(
+        self, span: s.Span, ops: tuple[str, ...], attributes: list[Any] | None, order: Any, *operands: Any
+    ) -> s.Apply:
         given = None if attributes is None else tuple(attributes)
-        return s.Apply(ops, given, order is not None, tuple(_literal(o) for o in operands if o is not None), span=span)
+        return s.Apply(
+            ops, given, order is not None, tuple(_literal(o) for o in operands if o is not None), span=span
+        )
 
     def _pview(self, span: s.Span, name: str, *operands: Any) -> s.ViewUse:
         return s.ViewUse(str(name), tuple(_literal(o) for o in operands if o is not None), span=span)
@@ -354,7 +413,12 @@ class _Builder:
         return s.Build(str(op), given, tuple(o for o in operands if o is not None), span=span)
 
     def _list(self, span: s.Span, *items: Any) -> s.Sequence:
-        flat = [part for item in items if item is not None for part in (item if isinstance(item, list) else [item])]
+        flat = [
+            part
+            for item in items
+            if item is not None
+            for part in (item if isinstance(item, list) else [item])
+        ]
         return s.Sequence(tuple(part for part in flat if part is not None), span=span)
 
     _tuple = _list
@@ -403,7 +467,11 @@ def _literal(pattern: Any) -> Any:
     return s.Literal(pattern.value, span=pattern.span) if isinstance(pattern, s.Number) else pattern
 
 
-def _split(parts: tuple[Any, ...] | list[Any], first: Any, second: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def _split(
+    parts: tuple[Any, ...] | list[Any], first: Any, second: Any
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The parts that are of the first kind, and the others that are of the second."""
     chosen = tuple(part for part in parts if isinstance(part, first))
-    return chosen, tuple(p for p in parts if not isinstance(p, first) and isinstance(p, second) and p is not None)
+    return chosen, tuple(
+        p for p in parts if not isinstance(p, first) and isinstance(p, second) and p is not None
+    )

@@ -84,7 +84,11 @@ class Exact(dict[DType, Any]):
         if isinstance(value, bool) and dtype.kind != "bool":
             return () if self.signless else None
         if not dtype.is_float:
-            known = math.isfinite(value) and value == int(value) and dtype.from_bits(dtype.to_bits(value)) == value
+            known = (
+                math.isfinite(value)
+                and value == int(value)
+                and dtype.from_bits(dtype.to_bits(value)) == value
+            )
             bits = dtype.to_bits(value) if known else None
             return (() if bits is None else (bits,)) if self.signless else bits
         bits = dtype.to_bits(value)
@@ -124,8 +128,12 @@ def alu(op: Op, *operands: Any) -> UOp:
     if any_node is None:
         raise TypeError(f"the dtype of the operands of {op.name} is not known; write const(dtype, value)")
     dtype = model.dtype if model is not None else None
-    src = tuple([as_node(x, dtype if same else dtypes.bool_, any_node.shape)
-                 for x, same in zip(operands, variable, strict=True)])
+    src = tuple(
+        [
+            as_node(x, dtype if same else dtypes.bool_, any_node.shape)
+            for x, same in zip(operands, variable, strict=True)
+        ]
+    )
     return build(op, src, None)
 
 
@@ -154,13 +162,21 @@ def _binary(op: Op, on_numbers: Callable[[Any, Any], Any], on_dims: Callable[[An
     def function(a: Any, b: Any) -> Any:
         if not (isinstance(a, UOp) or isinstance(b, UOp)):
             return on_numbers(a, b)
-        dims_only = all(isinstance(x, int) or isinstance(x, UOp) and not x.mask & ~_DIM_OPS for x in (a, b))
+        dims_only = all(isinstance(x, int) or (isinstance(x, UOp) and not x.mask & ~_DIM_OPS) for x in (a, b))
         return on_dims(a, b) if on_dims is not None and dims_only else alu(op, a, b)
 
     return function
 
 
-_DIM_OPS = ops.VARIABLE.bit | ops.CONST.bit | ops.ADD.bit | ops.SUB.bit | ops.MUL.bit | ops.FLOORDIV.bit | ops.NEG.bit
+_DIM_OPS = (
+    ops.VARIABLE.bit
+    | ops.CONST.bit
+    | ops.ADD.bit
+    | ops.SUB.bit
+    | ops.MUL.bit
+    | ops.FLOORDIV.bit
+    | ops.NEG.bit
+)
 
 
 def shift_left(a: int, b: int) -> int:
@@ -185,8 +201,11 @@ def _plus(a: Any, b: Any) -> Any:
 dim_add = _binary(ops.ADD, _plus, dims.add)
 dim_sub = _binary(ops.SUB, lambda a, b: a - b, dims.subtract)
 dim_mul = _binary(ops.MUL, _times, dims.multiply)
-dim_floordiv = _binary(ops.FLOORDIV, lambda a, b: a // b,
-                       lambda a, b: dims.floor_divide(a, b) if isinstance(b, int) else dims.divide(a, b))
+dim_floordiv = _binary(
+    ops.FLOORDIV,
+    lambda a, b: a // b,
+    lambda a, b: dims.floor_divide(a, b) if isinstance(b, int) else dims.divide(a, b),
+)
 dim_mod = _binary(ops.FLOORMOD, lambda a, b: a % b, None)
 
 

@@ -85,9 +85,11 @@ def validate(rule: RuleInfo, before: UOp, after: UOp) -> None:
     """Raise RuleError when a rewrite changed dtype or shape."""
     for what, old, new in (("dtype", before.dtype, after.dtype), ("shape", before.shape, after.shape)):
         if old != new:
-            raise RuleError(f"rule {rule.name} changes the {what} from {old} to {new}",
-                            where=f"{rule}\n{show(before)} -> {show(after)}",
-                            hint="the result of a rule must have the dtype and the shape of what it replaces")
+            raise RuleError(
+                f"rule {rule.name} changes the {what} from {old} to {new}",
+                where=f"{rule}\n{show(before)} -> {show(after)}",
+                hint="the result of a rule must have the dtype and the shape of what it replaces",
+            )
 
 
 def show(node: UOp, depth: int = 3) -> str:
@@ -97,5 +99,7 @@ def show(node: UOp, depth: int = 3) -> str:
     if depth == 0:
         return "..."
     arg = "" if node.arg is None else f"[{node.arg}]"
-    inner = ", ".join(show(operand, depth - 1) for operand in node.src[:6]) + (", ..." if len(node.src) > 6 else "")
+    inner = ", ".join(show(operand, depth - 1) for operand in node.src[:6]) + (
+        ", ..." if len(node.src) > 6 else ""
+    )
     return f"{node.op.name}{arg}({inner})"
