@@ -76,7 +76,9 @@ def _backwards(node: UOp, cotangent: UOp) -> list[tuple[UOp, UOp | None]]:
     parts = None if rule is None else rule(node, cotangent)
     if parts is None:
         place = provenance.origin(node)
-        raise TinycoreError(f"there is no gradient for {node.op.name} {node.arg or ''}".rstrip(),
-                            where=f"made at {place}" if place else None,
-                            hint="detach() the operand if no gradient is needed there")
+        raise TinycoreError(
+            f"there is no gradient for {node.op.name} {node.arg or ''}".rstrip(),
+            where=f"made at {place}" if place else None,
+            hint="detach() the operand if no gradient is needed there",
+        )
     return list(zip(node.src, parts, strict=True))

@@ -24,8 +24,15 @@ class Conversion(TensorCore):
 
     __slots__ = ()
 
-    def __init__(self, data: Any, *, dtype: DType | str | None = None, device: str | None = None,
-                 requires_grad: bool = False, shape: Sequence[Size] | None = None) -> None:
+    def __init__(
+        self,
+        data: Any,
+        *,
+        dtype: DType | str | None = None,
+        device: str | None = None,
+        requires_grad: bool = False,
+        shape: Sequence[Size] | None = None,
+    ) -> None:
         """A tensor of host data: numbers, nested lists of them, numpy arrays, anything with ``__array__``.
 
         Parameters
@@ -122,8 +129,10 @@ class Conversion(TensorCore):
     def item(self) -> Scalar:
         """The only element as a Python number. Raises ShapeError when there are more."""
         if int(self.numel()) != 1:
-            raise ShapeError(f"item() of a tensor of shape {graph.text(self.shape)}",
-                             hint="reduce it to one element first, or use tolist()")
+            raise ShapeError(
+                f"item() of a tensor of shape {graph.text(self.shape)}",
+                hint="reduce it to one element first, or use tolist()",
+            )
         value: Scalar = self.reshape_host().tolist()[0]
         return value
 
@@ -143,8 +152,10 @@ class Conversion(TensorCore):
 
     def __bool__(self) -> bool:
         if self.ndim and int(self.numel()) != 1:
-            raise ShapeError(f"the truth of a tensor of shape {graph.text(self.shape)} is ambiguous",
-                             hint="use .any() or .all()")
+            raise ShapeError(
+                f"the truth of a tensor of shape {graph.text(self.shape)} is ambiguous",
+                hint="use .any() or .all()",
+            )
         return bool(self.item())
 
     def __float__(self) -> float:
@@ -164,8 +175,10 @@ class Conversion(TensorCore):
         """Say whether `backward()` should reach this leaf. Raises DTypeError for tensors that are not floats."""
         if requires_grad and not self.requires_grad:
             if not self.dtype.is_float:
-                raise DTypeError(f"a {self.dtype.name} tensor cannot require gradients",
-                                 hint="only floats can: x.float().requires_grad_()")
+                raise DTypeError(
+                    f"a {self.dtype.name} tensor cannot require gradients",
+                    hint="only floats can: x.float().requires_grad_()",
+                )
             if self.uop.op not in (ops.BUFFER, ops.ASSIGN):
                 # Equal graphs are one node; a buffer of its own makes this leaf itself.
                 self.uop = execution.own(self.uop, self.device)
@@ -190,14 +203,19 @@ class Conversion(TensorCore):
         Raises ShapeError when it does not fit, TinycoreError for a leaf that requires gradients while they are
         recorded.
         """
-        source = value if isinstance(value, TensorCore) else type(self)(value, dtype=self.dtype, device=self._device)
+        source = (
+            value
+            if isinstance(value, TensorCore)
+            else type(self)(value, dtype=self.dtype, device=self._device)
+        )
         try:
             fits = graph.broadcast_shape(self.uop.shape, source.uop.shape) == self.uop.shape
         except ShapeError:
             fits = False
         if not fits:
-            raise ShapeError(f"assign: a value of shape {graph.text(source.shape)} does not fit "
-                             f"{graph.text(self.shape)}")
+            raise ShapeError(
+                f"assign: a value of shape {graph.text(source.shape)} does not fit {graph.text(self.shape)}"
+            )
         return self._write(self.uop, source)
 
     copy_ = assign
@@ -206,8 +224,10 @@ class Conversion(TensorCore):
         """Make the elements seen through `view` (movement ops on `self.uop`) those of `source`."""
         recorded = modes.gradients_recorded() and (self.requires_grad or source.requires_grad)
         if recorded and self.requires_grad and self.is_leaf:
-            raise TinycoreError("a leaf that requires gradients is written in place while they are recorded",
-                                hint="do it inside `with Tensor.no_grad():`")
+            raise TinycoreError(
+                "a leaf that requires gradients is written in place while they are recorded",
+                hint="do it inside `with Tensor.no_grad():`",
+            )
         joined = self._derive(self.uop, source)  # checks devices and bindings
         value = graph.broadcast(source.uop.cast(self.dtype), view.shape)
         if not recorded and source.requires_grad:
@@ -240,22 +260,37 @@ class Conversion(TensorCore):
     # --- printing -----------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        head = f"Tensor(shape={graph.text(self.shape)}, dtype={self.dtype.name}, device={self._device or 'any'}"
+        head = (
+            f"Tensor(shape={graph.text(self.shape)}, dtype={self.dtype.name}, device={self._device or 'any'}"
+        )
         if self.requires_grad:
             head += ", requires_grad=True"
         if not (self.is_realized or self.uop.is_const):
             return head + ", lazy)"
         if self.nbytes() > 1 << 26:
             return head + ", realized)"
-        values = np.array2string(self.reshape_host().reshape(tuple(map(int, self.shape))), separator=", ",
-                                 threshold=200, prefix="  ", precision=6)
+        values = np.array2string(
+            self.reshape_host().reshape(tuple(map(int, self.shape))),
+            separator=", ",
+            threshold=200,
+            prefix="  ",
+            precision=6,
+        )
         return f"{head},\n  {values})"
 
     def _repr_html_(self) -> str:
-        rows = {"shape": graph.text(self.shape), "dtype": self.dtype.name, "device": self._device or "any",
-                "state": "realized" if self.is_realized else "lazy"}
-        cells = "".join(f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in rows.items())
-        values = f"<pre>{html.escape(repr(self))}</pre>" if self.is_realized and self.nbytes() < 1 << 20 else ""
+        rows = {
+            "shape": graph.text(self.shape),
+            "dtype": self.dtype.name,
+            "device": self._device or "any",
+            "state": "realized" if self.is_realized else "lazy",
+        }
+        cells = "".join(
+            f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in rows.items()
+        )
+        values = (
+            f"<pre>{html.escape(repr(self))}</pre>" if self.is_realized and self.nbytes() < 1 << 20 else ""
+        )
         return f"<table>{cells}</table>{values}"
 
 
@@ -269,8 +304,10 @@ def _unmove(view: UOp, value: UOp) -> UOp:
     if view.op is ops.FLIP:
         return graph.flip(value, view.arg)
     assert view.op is ops.SHRINK
-    return graph.pad(value, [(start, dims.subtract(size, stop))
-                             for (start, stop), size in zip(view.arg, source, strict=True)])
+    return graph.pad(
+        value,
+        [(start, dims.subtract(size, stop)) for (start, stop), size in zip(view.arg, source, strict=True)],
+    )
 
 
 def as_dtype(dtype: DType | str) -> DType:
@@ -278,8 +315,16 @@ def as_dtype(dtype: DType | str) -> DType:
     if isinstance(dtype, DType):
         return dtype
     if isinstance(dtype, str):
-        return dtypes.by_name({"bool": "bool", "float": "float32", "half": "float16", "double": "float64",
-                               "int": "int32", "long": "int64"}.get(dtype, dtype))
+        return dtypes.by_name(
+            {
+                "bool": "bool",
+                "float": "float32",
+                "half": "float16",
+                "double": "float64",
+                "int": "int32",
+                "long": "int64",
+            }.get(dtype, dtype)
+        )
     return dtypes.of_numpy(dtype)
 
 
@@ -290,7 +335,9 @@ def scalar_dtype(value: Scalar) -> DType:
     return DEFAULT_INT if isinstance(value, int) else DEFAULT_FLOAT
 
 
-def _host_buffer(data: Any, dtype: DType | None, device: str, shape: Sequence[Size] | None) -> tuple[UOp, Bindings]:
+def _host_buffer(
+    data: Any, dtype: DType | None, device: str, shape: Sequence[Size] | None
+) -> tuple[UOp, Bindings]:
     """A BUFFER holding host data."""
     array = _as_array(data)
     source = dtypes.of_numpy(array.dtype)
@@ -301,8 +348,10 @@ def _host_buffer(data: Any, dtype: DType | None, device: str, shape: Sequence[Si
     target, bindings = sizes(shape) if shape is not None else (tuple(map(int, array.shape)), NO_BINDINGS)
     count = evaluate(graph.size_of(target), bindings)
     if array.size != count:
-        raise ShapeError(f"data of shape {array.shape} cannot have the shape {graph.text(target)}",
-                         hint=f"{array.size} elements are given, {count} are needed")
+        raise ShapeError(
+            f"data of shape {array.shape} cannot have the shape {graph.text(target)}",
+            hint=f"{array.size} elements are given, {count} are needed",
+        )
     actual = tuple([evaluate(dim, bindings) for dim in target])
     return runtime.from_host(array.reshape(actual), wanted, target, device, bindings), bindings
 
@@ -313,9 +362,13 @@ def _as_array(data: Any) -> NDArray[Any]:
     try:
         array = np.asarray(data)
     except ValueError:
-        raise ShapeError("the nested lists have different lengths", hint="pad them to equal lengths") from None
+        raise ShapeError(
+            "the nested lists have different lengths", hint="pad them to equal lengths"
+        ) from None
     if array.dtype.kind == "O":
-        raise DTypeError(f"{type(data).__name__} is not numeric data", hint="give numbers, lists of numbers or an array")
+        raise DTypeError(
+            f"{type(data).__name__} is not numeric data", hint="give numbers, lists of numbers or an array"
+        )
     return array
 
 

@@ -20,8 +20,15 @@ class Convolution(Random):
 
     __slots__ = ()
 
-    def conv2d(self, weight: Self, bias: Self | None = None, stride: Pair = 1, padding: Pair | str = 0,
-               dilation: Pair = 1, groups: int = 1) -> Self:
+    def conv2d(
+        self,
+        weight: Self,
+        bias: Self | None = None,
+        stride: Pair = 1,
+        padding: Pair | str = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+    ) -> Self:
         """Convolution over two axes, or as many as the weight has beyond the first two.
 
         Parameters
@@ -39,18 +46,23 @@ class Convolution(Random):
 
     conv1d = conv2d
 
-    def _convolve(self, weight: Self, bias: Self | None, stride: Pair, padding: Pair | str, dilation: Pair,
-                  groups: int) -> Self:
+    def _convolve(
+        self, weight: Self, bias: Self | None, stride: Pair, padding: Pair | str, dilation: Pair, groups: int
+    ) -> Self:
         spatial = weight.ndim - 2
         what = f"conv{spatial}d"
         if spatial < 1 or self.ndim != weight.ndim:
-            raise ShapeError(f"{what}: input {graph.text(self.shape)} and weight {graph.text(weight.shape)}",
-                             hint="the input is (batch, channels, ...), the weight (outputs, channels / groups, ...)")
+            raise ShapeError(
+                f"{what}: input {graph.text(self.shape)} and weight {graph.text(weight.shape)}",
+                hint="the input is (batch, channels, ...), the weight (outputs, channels / groups, ...)",
+            )
         inputs, outputs = int(self.shape[1]), int(weight.shape[0])
         if inputs != groups * int(weight.shape[1]) or outputs % groups:
-            raise ShapeError(f"{what}: {inputs} input channels, weight {graph.text(weight.shape)}, groups {groups}",
-                             hint=f"the weight needs {inputs // groups if groups else '?'} channels in axis 1, and "
-                                  "outputs divisible by groups")
+            raise ShapeError(
+                f"{what}: {inputs} input channels, weight {graph.text(weight.shape)}, groups {groups}",
+                hint=f"the weight needs {inputs // groups if groups else '?'} channels in axis 1, and "
+                "outputs divisible by groups",
+            )
         sizes = tuple(int(size) for size in weight.shape[2:])
         strides, spacing = _each(stride, spatial, what), _each(dilation, spatial, what)
         padded = self.pad(_same(sizes, spacing) if padding == "same" else _amounts(padding, spatial, what))
@@ -62,36 +74,67 @@ class Convolution(Random):
         result = self._derive(node, weight)
         return result if bias is None else result + bias.reshape(1, outputs, *(1,) * spatial)
 
-    def conv_transpose2d(self, weight: Self, bias: Self | None = None, stride: Pair = 1, padding: Pair = 0,
-                         output_padding: Pair = 0, groups: int = 1, dilation: Pair = 1) -> Self:
+    def conv_transpose2d(
+        self,
+        weight: Self,
+        bias: Self | None = None,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        output_padding: Pair = 0,
+        groups: int = 1,
+        dilation: Pair = 1,
+    ) -> Self:
         """The gradient of `conv2d` with respect to its input, as a layer; weight (inputs, outputs / groups, h, w)."""
         spatial = weight.ndim - 2
         what = f"conv_transpose{spatial}d"
         strides, spacing = _each(stride, spatial, what), _each(dilation, spatial, what)
         cut, extra = _each(padding, spatial, what), _each(output_padding, spatial, what)
-        if self.ndim != weight.ndim or int(self.shape[1]) != int(weight.shape[0]) or int(self.shape[1]) % groups:
-            raise ShapeError(f"{what}: input {graph.text(self.shape)}, weight {graph.text(weight.shape)}, "
-                             f"groups {groups}", hint="the weight is (inputs, outputs / groups, height, width)")
+        if (
+            self.ndim != weight.ndim
+            or int(self.shape[1]) != int(weight.shape[0])
+            or int(self.shape[1]) % groups
+        ):
+            raise ShapeError(
+                f"{what}: input {graph.text(self.shape)}, weight {graph.text(weight.shape)}, groups {groups}",
+                hint="the weight is (inputs, outputs / groups, height, width)",
+            )
         node = self.uop
         for axis, step in enumerate(strides):
             node = spread(node, 2 + axis, step)
-        amounts = [(d * (int(k) - 1) - p, d * (int(k) - 1) - p + o)
-                   for k, d, p, o in zip(weight.shape[2:], spacing, cut, extra, strict=True)]
+        amounts = [
+            (d * (int(k) - 1) - p, d * (int(k) - 1) - p + o)
+            for k, d, p, o in zip(weight.shape[2:], spacing, cut, extra, strict=True)
+        ]
         wide = self._derive(node).pad([(0, 0), (0, 0), *amounts])
         inputs, per_group = int(weight.shape[0]), int(weight.shape[1])
-        turned = weight.flip(*range(2, weight.ndim)).reshape(groups, inputs // groups, per_group, *weight.shape[2:])
+        turned = weight.flip(*range(2, weight.ndim)).reshape(
+            groups, inputs // groups, per_group, *weight.shape[2:]
+        )
         turned = turned.transpose(1, 2).reshape(groups * per_group, inputs // groups, *weight.shape[2:])
         return wide._convolve(turned, bias, 1, 0, spacing, groups)
 
-    def max_pool2d(self, kernel_size: Pair = 2, stride: Pair | None = None, padding: Pair = 0,
-                   dilation: Pair = 1) -> Self:
+    def max_pool2d(
+        self, kernel_size: Pair = 2, stride: Pair | None = None, padding: Pair = 0, dilation: Pair = 1
+    ) -> Self:
         """The greatest element of each window over the last two axes; padding is minus infinity."""
         lowest = self.dtype.min
-        return self._pool("max_pool2d", kernel_size, stride, padding, dilation, lowest,
-                          lambda pieces, axes: graph.reduce(pieces, ops.MAX, axes))
+        return self._pool(
+            "max_pool2d",
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            lowest,
+            lambda pieces, axes: graph.reduce(pieces, ops.MAX, axes),
+        )
 
-    def avg_pool2d(self, kernel_size: Pair = 2, stride: Pair | None = None, padding: Pair = 0,
-                   count_include_pad: bool = True) -> Self:
+    def avg_pool2d(
+        self,
+        kernel_size: Pair = 2,
+        stride: Pair | None = None,
+        padding: Pair = 0,
+        count_include_pad: bool = True,
+    ) -> Self:
         """The mean of each window over the last two axes."""
         self._require_float("avg_pool2d")
         size = math.prod(_each(kernel_size, 2, "avg_pool2d"))
@@ -109,19 +152,33 @@ class Convolution(Random):
             raise ShapeError(f"adaptive_avg_pool2d: {height}x{width} into {grid[0]}x{grid[1]} unequal cells")
         return self.avg_pool2d((height // grid[0], width // grid[1]))
 
-    def _pool(self, what: str, kernel: Pair, stride: Pair | None, padding: Pair, dilation: Pair, fill: Any,
-              combine: Callable[[UOp, Sequence[int]], UOp]) -> Self:
+    def _pool(
+        self,
+        what: str,
+        kernel: Pair,
+        stride: Pair | None,
+        padding: Pair,
+        dilation: Pair,
+        fill: Any,
+        combine: Callable[[UOp, Sequence[int]], UOp],
+    ) -> Self:
         if self.ndim < 2:
-            raise ShapeError(f"{what}: input of shape {graph.text(self.shape)}", hint="two spatial axes are needed")
+            raise ShapeError(
+                f"{what}: input of shape {graph.text(self.shape)}", hint="two spatial axes are needed"
+            )
         sizes = _each(kernel, 2, what)
         strides = sizes if stride is None else _each(stride, 2, what)
         amounts = [(0, 0)] * (self.ndim - 2) + [(p, p) for p in _each(padding, 2, what)]
         padded = self.pad(amounts, fill)
-        pieces = windows(padded.uop, _specs(padded.shape[-2:], sizes, strides, _each(dilation, 2, what), what))
+        pieces = windows(
+            padded.uop, _specs(padded.shape[-2:], sizes, strides, _each(dilation, 2, what), what)
+        )
         rank = len(pieces.shape)
         return self._derive(combine(pieces, (rank - 2, rank - 1)))
 
-    def interpolate(self, size: Pair | None = None, scale_factor: float | None = None, mode: str = "nearest") -> Self:
+    def interpolate(
+        self, size: Pair | None = None, scale_factor: float | None = None, mode: str = "nearest"
+    ) -> Self:
         """Another size of the last two axes by repeating or leaving out elements."""
         if mode != "nearest":
             raise DTypeError(f"interpolate: mode {mode!r} is not there", hint="use mode='nearest'")
@@ -164,12 +221,15 @@ def _same(sizes: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, int]
     return [(0, 0), (0, 0), *((t // 2, t - t // 2) for t in total)]
 
 
-def _specs(shape: Sequence[Any], sizes: Sequence[int], strides: Sequence[int], dilation: Sequence[int],
-           what: str) -> list[tuple[int, int, int]]:
+def _specs(
+    shape: Sequence[Any], sizes: Sequence[int], strides: Sequence[int], dilation: Sequence[int], what: str
+) -> list[tuple[int, int, int]]:
     for length, size, step, gap in zip(shape, sizes, strides, dilation, strict=True):
         if size < 1 or step < 1 or gap < 1 or gap * (size - 1) + 1 > int(length):
-            raise ShapeError(f"{what}: a window of {size} (stride {step}, dilation {gap}) does not fit {length} elements",
-                             hint="pad the input or use a smaller window")
+            raise ShapeError(
+                f"{what}: a window of {size} (stride {step}, dilation {gap}) does not fit {length} elements",
+                hint="pad the input or use a smaller window",
+            )
     return list(zip(sizes, strides, dilation, strict=True))
 
 

@@ -67,7 +67,11 @@ class TensorCore:
         """The tensor of a node computed from this tensor and others."""
         result = type(self).__new__(type(self))
         result.uop, result.grad = uop, None
-        result.bindings, result._device, result.requires_grad = self.bindings, self._device, self.requires_grad
+        result.bindings, result._device, result.requires_grad = (
+            self.bindings,
+            self._device,
+            self.requires_grad,
+        )
         for other in others:
             result._join(other)
         recorded = False
@@ -87,8 +91,10 @@ class TensorCore:
         if self._device is None:
             self._device = other._device
         elif other._device is not None and other._device != self._device:
-            raise TinycoreError(f"tensors on {self._device} and on {other._device} meet in one operation",
-                                hint=f"move one of them: x.to({self._device!r})")
+            raise TinycoreError(
+                f"tensors on {self._device} and on {other._device} meet in one operation",
+                hint=f"move one of them: x.to({self._device!r})",
+            )
         self.requires_grad = self.requires_grad or other.requires_grad
 
     # --- what it is ---------------------------------------------------------------------------------------
@@ -101,7 +107,9 @@ class TensorCore:
     @property
     def shape(self) -> tuple[Any, ...]:
         """The sizes: ints, and a `Dimension` where a size is symbolic."""
-        return tuple([Dimension(dim, self.bindings) if isinstance(dim, UOp) else dim for dim in self.uop.shape])
+        return tuple(
+            [Dimension(dim, self.bindings) if isinstance(dim, UOp) else dim for dim in self.uop.shape]
+        )
 
     @property
     def ndim(self) -> int:
@@ -164,8 +172,10 @@ class TensorCore:
         rank = self.ndim if rank is None else rank
         if not isinstance(axis, int) or not -rank <= axis < rank:
             within = f"{-rank}..{rank - 1}" if rank else "none: it has no axes"
-            raise ShapeError(f"{what}: axis {axis!r} does not exist in shape {graph.text(self.shape)}",
-                             hint=f"axes are {within}")
+            raise ShapeError(
+                f"{what}: axis {axis!r} does not exist in shape {graph.text(self.shape)}",
+                hint=f"axes are {within}",
+            )
         return axis % rank
 
     def _axes(self, axis: int | Sequence[int] | None, what: str) -> tuple[int, ...]:
@@ -180,8 +190,10 @@ class TensorCore:
 
     def _require_float(self, what: str) -> None:
         if not self.dtype.is_float:
-            raise DTypeError(f"{what} needs a float tensor, got {self.dtype.name} of shape {graph.text(self.shape)}",
-                             hint="convert it first: x.float()")
+            raise DTypeError(
+                f"{what} needs a float tensor, got {self.dtype.name} of shape {graph.text(self.shape)}",
+                hint="convert it first: x.float()",
+            )
 
     def _node(self, uop: UOp) -> Self:
         """`_derive` without other operands."""

@@ -23,16 +23,24 @@ class Creation(Elementwise):
     __slots__ = ()
 
     @classmethod
-    def full(cls, shape: Size | Sequence[Size], value: Scalar, *, dtype: DType | str | None = None,
-             device: str | None = None, requires_grad: bool = False) -> Self:
+    def full(
+        cls,
+        shape: Size | Sequence[Size],
+        value: Scalar,
+        *,
+        dtype: DType | str | None = None,
+        device: str | None = None,
+        requires_grad: bool = False,
+    ) -> Self:
         """A tensor of one value; no memory is used until it is needed."""
         given = (shape,) if isinstance(shape, (int, Dimension)) else tuple(shape)
         dims, bindings = sizes(given)
         if any(isinstance(size, int) and size < 0 for size in dims):
             raise ShapeError(f"full: negative size in {graph.text(given)}")
         wanted = as_dtype(dtype) if dtype is not None else scalar_dtype(value)
-        result = cls.of_node(UOp.const(wanted, value, dims), bindings,
-                             None if device is None else Device.canonical(device))
+        result = cls.of_node(
+            UOp.const(wanted, value, dims), bindings, None if device is None else Device.canonical(device)
+        )
         return result.requires_grad_() if requires_grad else result
 
     @classmethod
@@ -51,18 +59,31 @@ class Creation(Elementwise):
         return cls.zeros(*shape, dtype=dtype, **options)
 
     @classmethod
-    def arange(cls, start: Scalar, stop: Scalar | None = None, step: Scalar = 1, *, dtype: DType | str | None = None,
-               device: str | None = None) -> Self:
+    def arange(
+        cls,
+        start: Scalar,
+        stop: Scalar | None = None,
+        step: Scalar = 1,
+        *,
+        dtype: DType | str | None = None,
+        device: str | None = None,
+    ) -> Self:
         """``start, start + step, ...`` below `stop`; int64 for ints, float32 when one number is a float."""
         if stop is None:
             start, stop = 0, start
         if step == 0:
             raise ShapeError("arange: the step is 0")
         count = max(0, int(np.ceil((stop - start) / step)))
-        wanted = as_dtype(dtype) if dtype is not None else scalar_dtype(
-            0.0 if any(isinstance(x, float) for x in (start, stop, step)) else 0)
-        counter = cls.of_node(graph.arange(count, wanted if wanted.is_int else dtypes.int64), NO_BINDINGS,
-                              None if device is None else Device.canonical(device))
+        wanted = (
+            as_dtype(dtype)
+            if dtype is not None
+            else scalar_dtype(0.0 if any(isinstance(x, float) for x in (start, stop, step)) else 0)
+        )
+        counter = cls.of_node(
+            graph.arange(count, wanted if wanted.is_int else dtypes.int64),
+            NO_BINDINGS,
+            None if device is None else Device.canonical(device),
+        )
         if wanted.kind == "bool":
             raise DTypeError("arange of bools has no meaning")
         result = counter.cast(wanted)
@@ -77,8 +98,15 @@ class Creation(Elementwise):
         return cls.of_node(graph.arange(dim, dtype), bindings)
 
     @classmethod
-    def linspace(cls, start: float, stop: float, steps: int, *, dtype: DType | str | None = None,
-                 device: str | None = None) -> Self:
+    def linspace(
+        cls,
+        start: float,
+        stop: float,
+        steps: int,
+        *,
+        dtype: DType | str | None = None,
+        device: str | None = None,
+    ) -> Self:
         """`steps` numbers from start to stop, both included."""
         wanted = as_dtype(dtype) if dtype is not None else DEFAULT_FLOAT
         counter = cls.arange(steps, dtype=dtypes.int64, device=device).cast(wanted)
@@ -90,8 +118,14 @@ class Creation(Elementwise):
         return (counter < steps / 2).where(counter * step + start, back)
 
     @classmethod
-    def eye(cls, rows: int, columns: int | None = None, *, dtype: DType | str | None = None,
-            device: str | None = None) -> Self:
+    def eye(
+        cls,
+        rows: int,
+        columns: int | None = None,
+        *,
+        dtype: DType | str | None = None,
+        device: str | None = None,
+    ) -> Self:
         """Ones on the diagonal."""
         wide = rows if columns is None else columns
         row = cls.arange(rows, dtype=dtypes.int32, device=device).reshape(rows, 1)

@@ -21,12 +21,12 @@ class Devices:
     """The devices of this process: ``Device.DEFAULT``, ``Device["NAME"]``, ``Device.names``."""
 
     @property
-    def DEFAULT(self) -> str:  # noqa: N802 - the established spelling
+    def DEFAULT(self) -> str:
         """The name of the device that tensors are made on; may be set."""
         return _default(config().device)
 
     @DEFAULT.setter
-    def DEFAULT(self, name: str) -> None:  # noqa: N802
+    def DEFAULT(self, name: str) -> None:
         set_default(device=self.canonical(name))
 
     @property

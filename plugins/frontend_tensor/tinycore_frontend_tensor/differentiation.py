@@ -34,9 +34,13 @@ class Differentiation(Functional):
         [2.0, 4.0]
         """
         if not self.requires_grad:
-            raise TinycoreError("backward() of a tensor that does not require gradients",
-                                hint="make a leaf with requires_grad=True, and compute outside Tensor.no_grad()")
-        leaves = [t for t in live_tensors() if t.requires_grad and t.is_leaf and isinstance(t, Differentiation)]
+            raise TinycoreError(
+                "backward() of a tensor that does not require gradients",
+                hint="make a leaf with requires_grad=True, and compute outside Tensor.no_grad()",
+            )
+        leaves = [
+            t for t in live_tensors() if t.requires_grad and t.is_leaf and isinstance(t, Differentiation)
+        ]
         found = gradient_of(self.uop, [leaf.uop for leaf in leaves], self._cotangent(gradient))
         for leaf, node in zip(leaves, found, strict=True):
             if node is not None:
@@ -44,7 +48,9 @@ class Differentiation(Functional):
                 leaf.grad = part if leaf.grad is None else leaf.grad + part
         return self
 
-    def gradient(self, *targets: Self, gradient: Self | None = None, create_graph: bool = False) -> list[Self]:
+    def gradient(
+        self, *targets: Self, gradient: Self | None = None, create_graph: bool = False
+    ) -> list[Self]:
         """The gradients with respect to any tensors that this one was computed from (zeros where it was not).
 
         With `create_graph` the gradients can be differentiated again.
@@ -57,18 +63,24 @@ class Differentiation(Functional):
         if not self.dtype.is_float:
             raise DTypeError(f"gradient of a {self.dtype.name} tensor", hint="only floats have gradients")
         found = gradient_of(self.uop, [target.uop for target in targets], self._cotangent(gradient))
-        return [target._gradient_tensor(target.uop.const_like(0) if node is None else node, self, create_graph)
-                for target, node in zip(targets, found, strict=True)]
+        return [
+            target._gradient_tensor(target.uop.const_like(0) if node is None else node, self, create_graph)
+            for target, node in zip(targets, found, strict=True)
+        ]
 
     def _cotangent(self, given: Self | None) -> UOp:
         if given is None:
             if int(self.numel()) != 1:
-                raise ShapeError(f"backward() of a tensor of shape {graph.text(self.shape)}",
-                                 hint="reduce it to one element (.sum(), .mean()), or give the cotangent")
+                raise ShapeError(
+                    f"backward() of a tensor of shape {graph.text(self.shape)}",
+                    hint="reduce it to one element (.sum(), .mean()), or give the cotangent",
+                )
             return self.uop.const_like(1.0)
         if given.uop.shape != self.uop.shape:
-            raise ShapeError(f"backward(): a cotangent of shape {graph.text(given.shape)} for a tensor of shape "
-                             f"{graph.text(self.shape)}")
+            raise ShapeError(
+                f"backward(): a cotangent of shape {graph.text(given.shape)} for a tensor of shape "
+                f"{graph.text(self.shape)}"
+            )
         return given.uop.cast(self.dtype)
 
     def _gradient_tensor(self, node: UOp, source: Any, create_graph: bool) -> Self:

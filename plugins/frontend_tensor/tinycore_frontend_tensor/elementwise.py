@@ -50,8 +50,15 @@ class Elementwise(Movement):
             return DEFAULT_INT
         return self.dtype
 
-    def _binary(self, op: Op, other: Any, *, reverse: bool = False, dtype: DType | None = None,
-                what: str | None = None) -> Self:
+    def _binary(
+        self,
+        op: Op,
+        other: Any,
+        *,
+        reverse: bool = False,
+        dtype: DType | None = None,
+        what: str | None = None,
+    ) -> Self:
         what = what or op.name.lower()
         right = self._operand(other, what)
         common = dtype or dtypes.promote(self.dtype, right.dtype)
@@ -71,7 +78,9 @@ class Elementwise(Movement):
 
     def _number(self, what: str) -> None:
         if self.dtype.kind == "bool":
-            raise DTypeError(f"{what} has no meaning for bool tensors", hint="use ~, ^ or logical_*(), or cast: x.int()")
+            raise DTypeError(
+                f"{what} has no meaning for bool tensors", hint="use ~, ^ or logical_*(), or cast: x.int()"
+            )
 
     # --- arithmetic ---------------------------------------------------------------------------------------
 
@@ -108,7 +117,9 @@ class Elementwise(Movement):
     def _divide(self, other: Any, reverse: bool) -> Self:
         right = self._operand(other, "div")
         common = dtypes.promote(self.dtype, right.dtype)
-        return self._binary(ops.DIV, right, reverse=reverse, dtype=common if common.is_float else DEFAULT_FLOAT)
+        return self._binary(
+            ops.DIV, right, reverse=reverse, dtype=common if common.is_float else DEFAULT_FLOAT
+        )
 
     def __floordiv__(self, other: Any) -> Self:
         return self._floor_divide(other, False)
@@ -121,7 +132,9 @@ class Elementwise(Movement):
         common = dtypes.promote(self.dtype, right.dtype)
         if common.is_float:
             return self._binary(ops.DIV, right, reverse=reverse, dtype=common).floor()
-        return self._binary(ops.FLOORDIV, right, reverse=reverse, dtype=DEFAULT_INT if common.kind == "bool" else None)
+        return self._binary(
+            ops.FLOORDIV, right, reverse=reverse, dtype=DEFAULT_INT if common.kind == "bool" else None
+        )
 
     def __mod__(self, other: Any) -> Self:
         return self._remainder(other, False)
@@ -135,7 +148,9 @@ class Elementwise(Movement):
         if common.is_float:
             a, b = (right, self) if reverse else (self, right)
             return a - (a._binary(ops.DIV, b, dtype=common)).floor() * b
-        return self._binary(ops.FLOORMOD, right, reverse=reverse, dtype=DEFAULT_INT if common.kind == "bool" else None)
+        return self._binary(
+            ops.FLOORMOD, right, reverse=reverse, dtype=DEFAULT_INT if common.kind == "bool" else None
+        )
 
     def div(self, other: Any, rounding_mode: str | None = None) -> Self:
         """Division; ``rounding_mode`` "floor" or "trunc" rounds the quotient."""
@@ -240,8 +255,10 @@ class Elementwise(Movement):
         right = self._operand(other, op.name.lower())
         common = dtypes.promote(self.dtype, right.dtype)
         if common.is_float:
-            raise DTypeError(f"bitwise {op.name} of {self.dtype.name} and {right.dtype.name}",
-                             hint="floats have no bits here: compare first, or cast to an integer")
+            raise DTypeError(
+                f"bitwise {op.name} of {self.dtype.name} and {right.dtype.name}",
+                hint="floats have no bits here: compare first, or cast to an integer",
+            )
         return self._binary(op, right, reverse=reverse)
 
     def __and__(self, other: Any) -> Self:
@@ -321,7 +338,9 @@ class Elementwise(Movement):
     def where(self, yes: Any, no: Any) -> Self:
         """`yes` where this bool tensor holds, else `no`; both broadcast."""
         if self.dtype.kind != "bool":
-            raise DTypeError(f"where: the condition is {self.dtype.name}, not bool", hint="compare it first: x != 0")
+            raise DTypeError(
+                f"where: the condition is {self.dtype.name}, not bool", hint="compare it first: x != 0"
+            )
         a: Self
         b: Self
         if isinstance(yes, TensorCore):
@@ -474,8 +493,10 @@ class Elementwise(Movement):
 
     def sinh(self) -> Self:
         """Hyperbolic sine."""
-        grown = self.expm1()
-        return 0.5 * (grown + grown / (grown + 1.0))
+        below = self < 0
+        grown = below.where(-self, self).expm1()
+        half = below.where(-0.5, 0.5)
+        return half * (grown + grown / (grown + 1.0))
 
     def cosh(self) -> Self:
         """Hyperbolic cosine."""

@@ -51,8 +51,10 @@ def capturing() -> bool:
 def check_host_read() -> None:
     """Raises TinycoreError inside a `jit` function: a replay would not see what the host decides."""
     if not _reads_allowed.get():
-        raise TinycoreError("a jit function reads the values of a tensor on the host (item, numpy, tolist, bool, mask)",
-                            hint="return the tensor and read it outside, or choose with where()")
+        raise TinycoreError(
+            "a jit function reads the values of a tensor on the host (item, numpy, tolist, bool, mask)",
+            hint="return the tensor and read it outside, or choose with where()",
+        )
 
 
 def definition(buffer: UOp) -> UOp | None:
@@ -61,8 +63,10 @@ def definition(buffer: UOp) -> UOp | None:
     Raises TinycoreError when an in-place write has destroyed what the graph reads.
     """
     if buffer in _stale:
-        raise TinycoreError("backward() needs values that were changed in place since they were used",
-                            hint="call backward() before the in-place update, or compute the loss again")
+        raise TinycoreError(
+            "backward() needs values that were changed in place since they were used",
+            hint="call backward() before the in-place update, or compute the loss again",
+        )
     return _definitions.get(buffer)
 
 
@@ -135,8 +139,9 @@ def _root(tensor: TensorCore) -> UOp:
     return node
 
 
-def _settle(roots: dict[TensorCore, UOp], results: dict[UOp, UOp], replaced: dict[UOp, UOp],
-            overwritten: set[UOp]) -> None:
+def _settle(
+    roots: dict[TensorCore, UOp], results: dict[UOp, UOp], replaced: dict[UOp, UOp], overwritten: set[UOp]
+) -> None:
     """Point every live tensor at what has been computed, and remember graphs for `backward`."""
     old = {tensor: tensor.uop for tensor in roots}
     lazy = [tensor for tensor in live_tensors() if tensor not in roots and stored(tensor.uop) is None]
@@ -225,8 +230,9 @@ def _reads(node: UOp, finals: set[UOp], overwritten: set[UOp]) -> set[UOp]:
     return found
 
 
-def _keep_old_values(tensors: list[TensorCore], finals: set[UOp],
-                     overwritten: set[UOp]) -> tuple[list[TensorCore], dict[UOp, UOp]]:
+def _keep_old_values(
+    tensors: list[TensorCore], finals: set[UOp], overwritten: set[UOp]
+) -> tuple[list[TensorCore], dict[UOp, UOp]]:
     """What else to compute now: tensors that read old versions, and copies (old version -> its copy)."""
     extra: list[TensorCore] = []
     snapshots: dict[UOp, UOp] = {}

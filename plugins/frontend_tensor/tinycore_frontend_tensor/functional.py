@@ -99,13 +99,20 @@ class Functional(Convolution):
 
     # --- normalisations -----------------------------------------------------------------------------------
 
-    def layer_norm(self, normalized_shape: int | Sequence[int], weight: Self | None = None,
-                   bias: Self | None = None, eps: float = 1e-5) -> Self:
+    def layer_norm(
+        self,
+        normalized_shape: int | Sequence[int],
+        weight: Self | None = None,
+        bias: Self | None = None,
+        eps: float = 1e-5,
+    ) -> Self:
         """Zero mean and unit variance over the last axes, then scaled and shifted."""
         shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
         if self.uop.shape[self.ndim - len(shape) :] != shape:
-            raise ShapeError(f"layer_norm over {graph.text(shape)} of a tensor of shape {graph.text(self.shape)}",
-                             hint="the last axes must have exactly these sizes")
+            raise ShapeError(
+                f"layer_norm over {graph.text(shape)} of a tensor of shape {graph.text(self.shape)}",
+                hint="the last axes must have exactly these sizes",
+            )
         return _scaled(self._normalised(tuple(range(self.ndim - len(shape), self.ndim)), eps), weight, bias)
 
     def _normalised(self, axes: Sequence[int], eps: float) -> Self:
@@ -113,14 +120,18 @@ class Functional(Convolution):
         centred = wide - wide.mean(axes, True)
         return (centred * ((centred * centred).mean(axes, True) + eps).rsqrt()).cast(self.dtype)
 
-    def rms_norm(self, normalized_shape: int | Sequence[int], weight: Self | None = None, eps: float = 1e-6) -> Self:
+    def rms_norm(
+        self, normalized_shape: int | Sequence[int], weight: Self | None = None, eps: float = 1e-6
+    ) -> Self:
         """Divided by the root of the mean square over the last axes, then scaled."""
         count = 1 if isinstance(normalized_shape, int) else len(normalized_shape)
         axes = tuple(range(self.ndim - count, self.ndim))
         wide = self.cast(graph.ACCUMULATE.get(self.dtype, self.dtype))
         return _scaled((wide * ((wide * wide).mean(axes, True) + eps).rsqrt()).cast(self.dtype), weight, None)
 
-    def group_norm(self, groups: int, weight: Self | None = None, bias: Self | None = None, eps: float = 1e-5) -> Self:
+    def group_norm(
+        self, groups: int, weight: Self | None = None, bias: Self | None = None, eps: float = 1e-5
+    ) -> Self:
         """`layer_norm` over groups of channels (axis 1) and everything after."""
         channels = int(self.shape[1])
         if channels % groups:
@@ -129,8 +140,14 @@ class Functional(Convolution):
         normal = grouped._normalised((2,), eps).reshape(self.shape)
         return _scaled(normal, _channels(weight, self.ndim), _channels(bias, self.ndim))
 
-    def batch_norm(self, mean: Self, variance: Self, weight: Self | None = None, bias: Self | None = None,
-                   eps: float = 1e-5) -> Self:
+    def batch_norm(
+        self,
+        mean: Self,
+        variance: Self,
+        weight: Self | None = None,
+        bias: Self | None = None,
+        eps: float = 1e-5,
+    ) -> Self:
         """Normalised by the given statistics of the channels (axis 1), then scaled and shifted."""
         scale = _channels((variance + eps).rsqrt(), self.ndim)
         normal = (self - _channels(mean, self.ndim)) * scale
@@ -151,16 +168,22 @@ class Functional(Convolution):
             raise DTypeError(f"reduction {reduction!r} is not known", hint="use 'mean', 'sum' or 'none'")
         return self
 
-    def nll_loss(self, target: Self, weight: Self | None = None, ignore_index: int = -100,
-                 reduction: str = "mean") -> Self:
+    def nll_loss(
+        self, target: Self, weight: Self | None = None, ignore_index: int = -100, reduction: str = "mean"
+    ) -> Self:
         """Minus the log-probability of integer classes; classes are the second axis (or the only one)."""
         axis = 0 if self.ndim == 1 else 1
         expected = self.uop.shape[:axis] + self.uop.shape[axis + 1 :]
         if not target.dtype.is_int:
-            raise DTypeError(f"nll_loss: the classes are {target.dtype.name}", hint="integer classes are needed")
+            raise DTypeError(
+                f"nll_loss: the classes are {target.dtype.name}", hint="integer classes are needed"
+            )
         if target.uop.shape != expected:
-            raise ShapeError(f"nll_loss: classes of shape {graph.text(target.shape)} for log-probabilities of shape "
-                             f"{graph.text(self.shape)}", hint=f"{graph.text(expected)} is needed")
+            raise ShapeError(
+                f"nll_loss: classes of shape {graph.text(target.shape)} for log-probabilities of shape "
+                f"{graph.text(self.shape)}",
+                hint=f"{graph.text(expected)} is needed",
+            )
         kept = target != ignore_index
         places = kept.where(target, 0)
         picked = -self.gather(axis, places.unsqueeze(axis)).squeeze(axis)
@@ -168,8 +191,14 @@ class Functional(Convolution):
         losses = kept.where(picked, 0) if weight is None else picked * share
         return losses.sum() / share.sum() if reduction == "mean" else losses._reduced(reduction)
 
-    def cross_entropy(self, target: Self, weight: Self | None = None, ignore_index: int = -100,
-                      reduction: str = "mean", label_smoothing: float = 0.0) -> Self:
+    def cross_entropy(
+        self,
+        target: Self,
+        weight: Self | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> Self:
         """The loss of a classifier: integer classes, or probabilities of the input's shape.
 
         >>> from tinycore import Tensor
@@ -181,7 +210,9 @@ class Functional(Convolution):
         if target.dtype.is_float:
             classes = int(self.shape[axis])
             mixed = target * (1 - label_smoothing) + label_smoothing / classes if label_smoothing else target
-            losses = -(logs * mixed if weight is None else logs * mixed * _along(weight, axis, self.ndim)).sum(axis)
+            losses = -(
+                logs * mixed if weight is None else logs * mixed * _along(weight, axis, self.ndim)
+            ).sum(axis)
             return losses._reduced(reduction)
         plain = logs.nll_loss(target, weight, ignore_index, reduction)
         if not label_smoothing:
@@ -191,8 +222,11 @@ class Functional(Convolution):
         smooth = -(logs if weights is None else logs * weights).sum(axis) / int(self.shape[axis])
         smooth = kept.where(smooth, 0)
         if reduction == "mean":
-            share = kept.cast(self.dtype) if weight is None else kept.where(
-                weight.index_select(0, kept.where(target, 0)), 0)
+            share = (
+                kept.cast(self.dtype)
+                if weight is None
+                else kept.where(weight.index_select(0, kept.where(target, 0)), 0)
+            )
             smooth = smooth.sum() / share.sum()
         else:
             smooth = smooth._reduced(reduction)
@@ -230,24 +264,34 @@ class Functional(Convolution):
     def embedding(self, weight: Self) -> Self:
         """Rows of `weight` (entries, size) at these integer indices."""
         if not self.dtype.is_int:
-            raise DTypeError(f"embedding: the indices are {self.dtype.name}", hint="integer indices are needed: x.long()")
+            raise DTypeError(
+                f"embedding: the indices are {self.dtype.name}", hint="integer indices are needed: x.long()"
+            )
         return weight.index_select(0, self)
 
     def one_hot(self, classes: int) -> Self:
         """int64 ones at the indices along a new last axis."""
         return (self.unsqueeze(-1) == type(self).arange(classes)).cast(dtypes.int64)
 
-    def scaled_dot_product_attention(self, key: Self, value: Self, attn_mask: Self | None = None,
-                                     dropout_p: float = 0.0, is_causal: bool = False,
-                                     scale: float | None = None) -> Self:
+    def scaled_dot_product_attention(
+        self,
+        key: Self,
+        value: Self,
+        attn_mask: Self | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+    ) -> Self:
         """``softmax(q @ k.T * scale + mask) @ v`` over the last two axes.
 
         A bool mask keeps what is True; a float mask is added.
         """
         if key.shape[-1] != self.shape[-1] or key.shape[-2] != value.shape[-2]:
-            raise ShapeError(f"attention: query {graph.text(self.shape)}, key {graph.text(key.shape)}, value "
-                             f"{graph.text(value.shape)}", hint="query and key share the last axis, key and value "
-                                                                "the one before")
+            raise ShapeError(
+                f"attention: query {graph.text(self.shape)}, key {graph.text(key.shape)}, value "
+                f"{graph.text(value.shape)}",
+                hint="query and key share the last axis, key and value the one before",
+            )
         factor = 1 / math.sqrt(int(self.shape[-1])) if scale is None else scale
         scores = self.matmul(key.transpose(-2, -1)) * factor
         if is_causal:

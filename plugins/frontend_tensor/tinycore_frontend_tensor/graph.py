@@ -10,8 +10,12 @@ from collections.abc import Iterable, Sequence
 from tinycore.errors import ShapeError
 from tinycore.ir import DType, Op, Shape, UOp, dims, dtypes, ops
 
-ACCUMULATE = {dtypes.float16: dtypes.float32, dtypes.bfloat16: dtypes.float32,
-              dtypes.float8_e4m3: dtypes.float32, dtypes.float8_e5m2: dtypes.float32}
+ACCUMULATE = {
+    dtypes.float16: dtypes.float32,
+    dtypes.bfloat16: dtypes.float32,
+    dtypes.float8_e4m3: dtypes.float32,
+    dtypes.float8_e5m2: dtypes.float32,
+}
 """Floats whose sums are carried in a wider dtype."""
 
 
@@ -118,7 +122,8 @@ def broadcast_shape(*shapes: Shape, what: str = "operands") -> Shape:
                 raise ShapeError(
                     f"{what}: shapes {listing} cannot be broadcast together",
                     hint=f"axis {axis - rank} has sizes {_dim_text(size)} and {_dim_text(shape[position])}: "
-                         "make them equal or one of them 1 (reshape, unsqueeze, expand)")
+                    "make them equal or one of them 1 (reshape, unsqueeze, expand)",
+                )
             size = shape[position]
         result.append(size)
     return tuple(result)

@@ -94,30 +94,40 @@ class Indexing(Reduction):
 
     def _write_masked(self, mask: Any, value: Any) -> None:
         if mask.ndim > self.ndim or mask.uop.shape != self.uop.shape[: mask.ndim]:
-            raise ShapeError(f"setitem: a mask of shape {graph.text(mask.shape)} for a tensor of shape "
-                             f"{graph.text(self.shape)}", hint="the mask must have the shape of the leading axes")
+            raise ShapeError(
+                f"setitem: a mask of shape {graph.text(mask.shape)} for a tensor of shape "
+                f"{graph.text(self.shape)}",
+                hint="the mask must have the shape of the leading axes",
+            )
         source = self._operand(value, "setitem")
         spread = mask.reshape(*mask.shape, *(1,) * (self.ndim - mask.ndim))
         try:
             whole = spread.where(source.cast(self.dtype).expand(self.shape), self)
         except ShapeError:
-            raise ShapeError(f"setitem: a value of shape {graph.text(source.shape)} for masked elements",
-                             hint="it must broadcast to the whole tensor: use x[mask] = number, or mask.where(a, b)"
-                             ) from None
+            raise ShapeError(
+                f"setitem: a value of shape {graph.text(source.shape)} for masked elements",
+                hint="it must broadcast to the whole tensor: use x[mask] = number, or mask.where(a, b)",
+            ) from None
         self._write(self.uop, whole)
 
     def _write_scattered(self, plan: _Plan, source: Self) -> None:
         """``x[..., indices, ...] = value`` as SCATTER of numbered places into the flat tensor."""
-        number = type(self).of_node(graph.reshape(graph.arange(graph.size_of(self.uop.shape)), self.uop.shape),
-                                    self.bindings)
+        number = type(self).of_node(
+            graph.reshape(graph.arange(graph.size_of(self.uop.shape)), self.uop.shape), self.bindings
+        )
         # 1 is added so that an index outside (which reads 0) becomes -1, where SCATTER drops it.
         shifted = number + 1
         places = shifted._move(_view(shifted.uop, plan), plan.bindings)._take(plan.tensors) - 1
         _check_fits(places.uop.shape, source)
         updates = graph.broadcast(source.uop.cast(self.dtype), places.uop.shape)
         flat = graph.reshape(self.uop, (graph.size_of(self.uop.shape),))
-        node = graph.scatter(flat, graph.reshape(places.uop, (graph.size_of(places.uop.shape),)),
-                             graph.reshape(updates, (graph.size_of(places.uop.shape),)), 0, None)
+        node = graph.scatter(
+            flat,
+            graph.reshape(places.uop, (graph.size_of(places.uop.shape),)),
+            graph.reshape(updates, (graph.size_of(places.uop.shape),)),
+            0,
+            None,
+        )
         self._write(self.uop, self._derive(graph.reshape(node, self.uop.shape), source, places))
 
     def _plan(self, key: Any) -> _Plan:
@@ -204,16 +214,22 @@ class Indexing(Reduction):
             k != axis and isinstance(a, int) and isinstance(b, int) and a > b
             for k, (a, b) in enumerate(zip(index.uop.shape, self.uop.shape, strict=True))
         ):
-            raise ShapeError(f"{what}: an index of shape {graph.text(index.shape)} for a tensor of shape "
-                             f"{graph.text(self.shape)}", hint="equal ranks, and no size greater outside the axis")
+            raise ShapeError(
+                f"{what}: an index of shape {graph.text(index.shape)} for a tensor of shape "
+                f"{graph.text(self.shape)}",
+                hint="equal ranks, and no size greater outside the axis",
+            )
         size = self.shape[axis]
         index = index.cast(dtypes.int64)
         index = (index < 0).where(index + size, index)
         strides = dims.strides(self.uop.shape)
         linear: Any = None
         for k, stride in enumerate(strides):
-            step = index if k == axis else type(self).arange_of(index.shape[k]).reshape(
-                index._axis_shape(k, index.shape[k]))
+            step = (
+                index
+                if k == axis
+                else type(self).arange_of(index.shape[k]).reshape(index._axis_shape(k, index.shape[k]))
+            )
             part = step * (Dimension(stride, self.bindings) if isinstance(stride, UOp) else stride)
             linear = part if linear is None else linear + part
         linear = ((index >= 0) & (index < size)).where(linear, -1)
@@ -253,7 +269,11 @@ class Indexing(Reduction):
         less = other > mine if descending else other < mine
         if self.dtype.is_float:
             nan_mine, nan_other = mine.isnan(), other.isnan()
-            less = (nan_other & ~nan_mine) | (less & ~nan_mine) if descending else (less | (nan_mine & ~nan_other))
+            less = (
+                (nan_other & ~nan_mine) | (less & ~nan_mine)
+                if descending
+                else (less | (nan_mine & ~nan_other))
+            )
             equal = (other == mine) | (nan_mine & nan_other)
         else:
             equal = other == mine
@@ -315,12 +335,16 @@ class _PlanBuilder:
         try:
             index = item.__index__()
         except (AttributeError, TypeError):
-            raise DTypeError(f"{type(item).__name__} is no index",
-                             hint="use ints, slices, None, Ellipsis, integer or bool tensors") from None
+            raise DTypeError(
+                f"{type(item).__name__} is no index",
+                hint="use ints, slices, None, Ellipsis, integer or bool tensors",
+            ) from None
         length = evaluate(size, self.tensor.bindings)
         if not -length <= index < length:
-            raise OutOfRange(f"index {index} is outside axis {self.axis} of shape {graph.text(self.tensor.shape)}",
-                             hint=f"it must be within {-length}..{length - 1}")
+            raise OutOfRange(
+                f"index {index} is outside axis {self.axis} of shape {graph.text(self.tensor.shape)}",
+                hint=f"it must be within {-length}..{length - 1}",
+            )
         if index < 0:
             start = dims.add(size, index)
         else:
@@ -354,14 +378,21 @@ class _PlanBuilder:
         self.bindings += [first, second]
         everything = merge(self.bindings)
         if not 0 <= evaluate(low, everything) <= evaluate(high, everything) <= evaluate(size, everything):
-            raise OutOfRange(f"slice {start}:{stop} is outside axis {self.axis} of shape "
-                             f"{graph.text(self.tensor.shape)}")
+            raise OutOfRange(
+                f"slice {start}:{stop} is outside axis {self.axis} of shape {graph.text(self.tensor.shape)}"
+            )
         self.limits.append((low, high))
         self.shape.append(dims.subtract(high, low))
 
     def finish(self) -> _Plan:
-        return _Plan(tuple(self.limits), tuple(self.flipped), tuple(self.steps), tuple(self.shape),
-                     tuple(self.tensors), merge(self.bindings))
+        return _Plan(
+            tuple(self.limits),
+            tuple(self.flipped),
+            tuple(self.steps),
+            tuple(self.shape),
+            tuple(self.tensors),
+            merge(self.bindings),
+        )
 
 
 def _view(node: UOp, plan: _Plan) -> UOp:
@@ -385,7 +416,10 @@ def _unview(node: UOp, plan: _Plan, value: UOp) -> tuple[UOp, UOp]:
         for axis, step in plan.steps:
             part = spread(part, axis, step)
         part = graph.flip(part, plan.flipped)
-        box = [(start, dims.subtract(size, stop)) for (start, stop), size in zip(plan.limits, node.shape, strict=True)]
+        box = [
+            (start, dims.subtract(size, stop))
+            for (start, stop), size in zip(plan.limits, node.shape, strict=True)
+        ]
         placed.append(graph.pad(part, box))
     return placed[0], placed[1]
 
@@ -396,8 +430,10 @@ def _check_fits(shape: tuple[Any, ...], source: TensorCore) -> None:
     except ShapeError:
         fits = False
     if not fits:
-        raise ShapeError(f"setitem: a value of shape {graph.text(source.shape)} does not fit the selected "
-                         f"shape {graph.text(shape)}")
+        raise ShapeError(
+            f"setitem: a value of shape {graph.text(source.shape)} does not fit the selected "
+            f"shape {graph.text(shape)}"
+        )
 
 
 def _index_tensor(owner: Indexing, index: Any) -> Any:
@@ -414,13 +450,19 @@ def _expand_masks(owner: Indexing, items: list[Any]) -> list[Any]:
         if isinstance(item, (list, np.ndarray)) or (isinstance(item, tuple) and item):
             item = type(owner)(np.asarray(item), device=owner._device)
         if isinstance(item, bool) or (isinstance(item, TensorCore) and item.dtype.is_float):
-            raise DTypeError("a bool or float is no index", hint="masks are bool tensors, indices integer tensors")
+            raise DTypeError(
+                "a bool or float is no index", hint="masks are bool tensors, indices integer tensors"
+            )
         if isinstance(item, TensorCore) and item.dtype.kind == "bool":
-            position = sum(k.ndim if isinstance(k, TensorCore) and k.dtype.kind == "bool" else k is not None
-                           for k in result)
+            position = sum(
+                k.ndim if isinstance(k, TensorCore) and k.dtype.kind == "bool" else k is not None
+                for k in result
+            )
             expected = owner.uop.shape[position : position + item.ndim]
             if Ellipsis not in result and item.uop.shape != expected:
-                raise ShapeError(f"a mask of shape {graph.text(item.shape)} for axes of shape {graph.text(expected)}")
+                raise ShapeError(
+                    f"a mask of shape {graph.text(item.shape)} for axes of shape {graph.text(expected)}"
+                )
             found = np.nonzero(item.numpy())  # type: ignore[attr-defined]
             result.extend(type(owner)(places.astype(np.int64), device=owner._device) for places in found)
         else:

@@ -45,10 +45,14 @@ class _Input:
             raise ShapeError(
                 f"{name}() was captured with {self.path} of shape {graph.text(self.shape)} and dtype {self.dtype}, "
                 f"and is called with shape {graph.text(given.shape)} and dtype {given.dtype}",
-                hint="pad to one shape, use a symbolic size (Variable), or make another jit function")
+                hint="pad to one shape, use a symbolic size (Variable), or make another jit function",
+            )
         if given.device != self.device:
-            raise TinycoreError(f"{name}() was captured with {self.path} on {self.device}, and is called with one on "
-                                f"{given.device}", hint=f"x.to({self.device!r})")
+            raise TinycoreError(
+                f"{name}() was captured with {self.path} on {self.device}, and is called with one on "
+                f"{given.device}",
+                hint=f"x.to({self.device!r})",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +103,20 @@ class Jit(Generic[P, R]):
             return self._function(*args, **kwargs)
         with self._lock:
             tensors, fixed = _take_apart(args, kwargs)
-            execution.realize(list(tensors.values()))  # and every pending write, which is no part of the function
+            execution.realize(
+                list(tensors.values())
+            )  # and every pending write, which is no part of the function
             key = (fixed, _aliases(tensors))
             program = self._programs.get(key)
             if program is not None:
                 return cast(R, self._replay(program, tensors))
             if key not in self._seen:
                 if len(self._seen) >= _MOST_PROGRAMS:
-                    raise TinycoreError(f"{self._name}() was called with {_MOST_PROGRAMS} different sets of arguments "
-                                        "that are not tensors", hint="pass what changes at every call as a Tensor")
+                    raise TinycoreError(
+                        f"{self._name}() was called with {_MOST_PROGRAMS} different sets of arguments "
+                        "that are not tensors",
+                        hint="pass what changes at every call as a Tensor",
+                    )
                 result = self._run(args, kwargs)
                 self._seen.add(key)
                 return result
@@ -133,8 +142,9 @@ class Jit(Generic[P, R]):
 
         template = _map_tensors(result, describe)
         returned = {id(tensor) for tensor in _tensors_in(result)}
-        execution.follow_replays([t for t in live_tensors()
-                                  if execution.stored(t.uop) in written and id(t) not in returned])
+        execution.follow_replays(
+            [t for t in live_tensors() if execution.stored(t.uop) in written and id(t) not in returned]
+        )
         self._programs[key] = _Program(recording, inputs, template, frozenset(written))
         return result
 

@@ -28,10 +28,12 @@ class LinearAlgebra(Indexing):
         a, b = self.uop.shape, right.uop.shape
         inner = b[-2] if len(b) > 1 else b[-1]
         if a[-1] != inner:
-            raise ShapeError(f"matmul: shapes {graph.text(self.shape)} and {graph.text(right.shape)} do not fit",
-                             hint=f"the last axis of the first ({graph.text((a[-1],))[1:-2]}) must equal the "
-                                  f"{'second to last' if len(b) > 1 else 'only'} axis of the second "
-                                  f"({graph.text((inner,))[1:-2]}); transpose one with .mT?")
+            raise ShapeError(
+                f"matmul: shapes {graph.text(self.shape)} and {graph.text(right.shape)} do not fit",
+                hint=f"the last axis of the first ({graph.text((a[-1],))[1:-2]}) must equal the "
+                f"{'second to last' if len(b) > 1 else 'only'} axis of the second "
+                f"({graph.text((inner,))[1:-2]}); transpose one with .mT?",
+            )
         common = dtypes.promote(self.dtype, right.dtype)
         wide = graph.ACCUMULATE.get(common, common)
         left_node, right_node = self.uop.cast(wide), right.uop.cast(wide)
@@ -58,8 +60,10 @@ class LinearAlgebra(Indexing):
     def dot(self, other: Self) -> Self:
         """The sum of products of two vectors."""
         if self.ndim != 1 or other.ndim != 1:
-            raise ShapeError(f"dot: shapes {graph.text(self.shape)} and {graph.text(other.shape)}",
-                             hint="dot takes two vectors; use matmul")
+            raise ShapeError(
+                f"dot: shapes {graph.text(self.shape)} and {graph.text(other.shape)}",
+                hint="dot takes two vectors; use matmul",
+            )
         return self.matmul(other)
 
     def outer(self, other: Self) -> Self:
@@ -83,8 +87,11 @@ class LinearAlgebra(Indexing):
         size = min(rows, columns)
         cut = self.shrink([None] * (self.ndim - 2) + [(0, size), (0, size)])
         flat = cut.reshape(*self.shape[:-2], size * size).pad([(0, 0)] * (self.ndim - 2) + [(0, size)])
-        return flat.reshape(*self.shape[:-2], size, size + 1).shrink(
-            [None] * (self.ndim - 1) + [(0, 1)]).squeeze(-1)
+        return (
+            flat.reshape(*self.shape[:-2], size, size + 1)
+            .shrink([None] * (self.ndim - 1) + [(0, 1)])
+            .squeeze(-1)
+        )
 
     @classmethod
     def einsum(cls, equation: str, *operands: Any) -> Self:
@@ -92,7 +99,11 @@ class LinearAlgebra(Indexing):
 
         Raises ShapeError where letters and axes do not fit.
         """
-        tensors = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else list(operands)
+        tensors = (
+            list(operands[0])
+            if len(operands) == 1 and isinstance(operands[0], (list, tuple))
+            else list(operands)
+        )
         return _Einsum(equation, tensors).run()  # type: ignore[no-any-return]
 
 
@@ -119,20 +130,27 @@ class _Einsum:
             if "..." in term:
                 hidden = max(hidden, tensor.ndim - named)
             if named > tensor.ndim or ("..." not in term and named != tensor.ndim):
-                raise ShapeError(f"einsum {equation!r}: term {term!r} for a tensor of shape {graph.text(tensor.shape)}",
-                                 hint="one letter an axis")
+                raise ShapeError(
+                    f"einsum {equation!r}: term {term!r} for a tensor of shape {graph.text(tensor.shape)}",
+                    hint="one letter an axis",
+                )
         dots = "".join(spare[:hidden])
         self.inputs = [
             term.replace("...", dots[hidden - (t.ndim - len(term) + 3) :] if t.ndim - len(term) + 3 else "")
             for term, t in zip(self.inputs, tensors, strict=True)
         ]
         letters = "".join(self.inputs)
-        self.output = right.replace("...", dots) if arrow else dots + "".join(
-            sorted(c for c in set(letters) if letters.count(c) == 1 and c not in dots))
+        self.output = (
+            right.replace("...", dots)
+            if arrow
+            else dots + "".join(sorted(c for c in set(letters) if letters.count(c) == 1 and c not in dots))
+        )
         unknown = set(self.output) - set(letters)
         if unknown or len(set(self.output)) != len(self.output):
-            raise ShapeError(f"einsum {equation!r}: the result names {self.output!r}",
-                             hint="each letter of the result must appear once there and in some operand")
+            raise ShapeError(
+                f"einsum {equation!r}: the result names {self.output!r}",
+                hint="each letter of the result must appear once there and in some operand",
+            )
 
     def run(self) -> Any:
         result, have = self._prepared(0)
@@ -153,7 +171,9 @@ class _Einsum:
                 a = term.index(letter)
                 b = term.index(letter, a + 1)
                 if tensor.uop.shape[a] != tensor.uop.shape[b]:
-                    raise ShapeError(f"einsum {self.equation!r}: {letter} is {tensor.shape[a]} and {tensor.shape[b]}")
+                    raise ShapeError(
+                        f"einsum {self.equation!r}: {letter} is {tensor.shape[a]} and {tensor.shape[b]}"
+                    )
                 rest = [k for k in range(tensor.ndim) if k not in (a, b)]
                 tensor = tensor.permute([*rest, a, b]).diagonal()
                 term = "".join(term[k] for k in rest) + letter
@@ -167,8 +187,10 @@ class _Einsum:
             for size, letter in zip(tensor.uop.shape, names, strict=True):
                 if sizes.setdefault(letter, size) != size:
                     if sizes[letter] != 1 and size != 1:
-                        raise ShapeError(f"einsum {self.equation!r}: {letter} is {sizes[letter]} and {size}",
-                                         hint="a letter stands for one size")
+                        raise ShapeError(
+                            f"einsum {self.equation!r}: {letter} is {sizes[letter]} and {size}",
+                            hint="a letter stands for one size",
+                        )
                     sizes[letter] = size if sizes[letter] == 1 else sizes[letter]
         spread = [self._spread(tensor, names, letters) for tensor, names in ((a, first), (b, second))]
         common = dtypes.promote(a.dtype, b.dtype)

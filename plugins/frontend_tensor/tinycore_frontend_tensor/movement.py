@@ -13,7 +13,6 @@ from tinycore_frontend_tensor.core import Scalar, flatten_args
 from tinycore_frontend_tensor.strided import windows
 from tinycore_frontend_tensor.symbolic import Bindings, Dimension, Size, evaluate, merge, sizes
 
-
 T = TypeVar("T", bound="Movement")
 
 
@@ -40,18 +39,24 @@ class Movement(Conversion):
         count = graph.size_of(self.uop.shape)
         hint = f"the new shape must hold {graph.text((count,))[1:-2]} elements"
         if any(isinstance(size, int) and size < 0 for size in wanted):
-            raise ShapeError(f"reshape of {graph.text(self.shape)} to {graph.text(given)}: negative size", hint=hint)
+            raise ShapeError(
+                f"reshape of {graph.text(self.shape)} to {graph.text(given)}: negative size", hint=hint
+            )
         unknown = [axis for axis, s in enumerate(given) if isinstance(s, int) and s == -1]
         if unknown:
             try:
                 missing = dims.divide(count, graph.size_of(wanted))
             except ShapeError:
-                raise ShapeError(f"reshape of {graph.text(self.shape)} to {graph.text(given)}: sizes do not divide",
-                                 hint=hint) from None
+                raise ShapeError(
+                    f"reshape of {graph.text(self.shape)} to {graph.text(given)}: sizes do not divide",
+                    hint=hint,
+                ) from None
             wanted = wanted[: unknown[0]] + (missing,) + wanted[unknown[0] + 1 :]
         elif graph.size_of(wanted) != count:
-            raise ShapeError(f"reshape of {graph.text(self.shape)} to {graph.text(given)}: "
-                             "the number of elements differs", hint=hint)
+            raise ShapeError(
+                f"reshape of {graph.text(self.shape)} to {graph.text(given)}: the number of elements differs",
+                hint=hint,
+            )
         return self._move(graph.reshape(self.uop, wanted), bindings)
 
     view = reshape
@@ -60,8 +65,10 @@ class Movement(Conversion):
         """Axis k of the result is axis ``axes[k]``."""
         order = tuple([self._axis(axis, "permute") for axis in flatten_args(axes)])
         if sorted(order) != list(range(self.ndim)):
-            raise ShapeError(f"permute: {flatten_args(axes)} is not an order of all axes of {graph.text(self.shape)}",
-                             hint=f"name each of 0..{self.ndim - 1} once")
+            raise ShapeError(
+                f"permute: {flatten_args(axes)} is not an order of all axes of {graph.text(self.shape)}",
+                hint=f"name each of 0..{self.ndim - 1} once",
+            )
         return self._node(graph.permute(self.uop, order))
 
     def transpose(self, first: int = 1, second: int = 0) -> Self:
@@ -70,12 +77,12 @@ class Movement(Conversion):
         return self._node(graph.permute(self.uop, graph.swap(self.ndim, a, b)))
 
     @property
-    def T(self) -> Self:  # noqa: N802 - the name that PyTorch and numpy use
+    def T(self) -> Self:
         """The axes in reverse order."""
         return self._node(graph.permute(self.uop, tuple(reversed(range(self.ndim)))))
 
     @property
-    def mT(self) -> Self:  # noqa: N802
+    def mT(self) -> Self:
         """The last two axes exchanged."""
         return self.transpose(-2, -1)
 
@@ -87,11 +94,17 @@ class Movement(Conversion):
             raise ShapeError(f"expand of {graph.text(self.shape)} to {graph.text(given)}: too few sizes")
         old = (1,) * (rank - self.ndim) + self.uop.shape
         wanted, bindings = sizes([0 if isinstance(s, int) and s == -1 else s for s in given])
-        target = tuple([have if isinstance(asked, int) and asked == -1 else want
-                        for have, want, asked in zip(old, wanted, given, strict=True)])
+        target = tuple(
+            [
+                have if isinstance(asked, int) and asked == -1 else want
+                for have, want, asked in zip(old, wanted, given, strict=True)
+            ]
+        )
         for have, want in zip(old, target, strict=True):
             if have != want and have != 1:
-                raise ShapeError(f"expand of {graph.text(self.shape)} to {graph.text(given)}: only sizes of 1 expand")
+                raise ShapeError(
+                    f"expand of {graph.text(self.shape)} to {graph.text(given)}: only sizes of 1 expand"
+                )
         return self._move(graph.broadcast(self.uop, target), bindings)
 
     broadcast_to = expand
@@ -107,14 +120,21 @@ class Movement(Conversion):
     def shrink(self, limits: Sequence[tuple[Size, Size] | None]) -> Self:
         """The box of every axis: (start, stop), or None for the whole axis."""
         if len(limits) != self.ndim:
-            raise ShapeError(f"shrink of {graph.text(self.shape)}: {self.ndim} pairs are needed, got {len(limits)}")
+            raise ShapeError(
+                f"shrink of {graph.text(self.shape)}: {self.ndim} pairs are needed, got {len(limits)}"
+            )
         pairs: list[tuple[Dim, Dim]] = []
         found: list[Bindings] = [self.bindings]
         for size, limit in zip(self.uop.shape, limits, strict=True):
             (start, stop), bindings = sizes(limit) if limit is not None else ((0, size), self.bindings)
             found.append(bindings)
             everything = merge(found)
-            if not 0 <= evaluate(start, everything) <= evaluate(stop, everything) <= evaluate(size, everything):
+            if (
+                not 0
+                <= evaluate(start, everything)
+                <= evaluate(stop, everything)
+                <= evaluate(size, everything)
+            ):
                 raise ShapeError(f"shrink of {graph.text(self.shape)} to {list(limits)}: outside the tensor")
             pairs.append((start, stop))
         return self._move(graph.shrink(self.uop, pairs), merge(found))
@@ -125,12 +145,18 @@ class Movement(Conversion):
         Negative amounts cut. `value` fills.
         """
         pairs = self._padding_pairs(padding)
-        cut = [(max(0, -before) if isinstance(before, int) else 0, max(0, -after) if isinstance(after, int) else 0)
-               for before, after in pairs]
+        cut = [
+            (
+                max(0, -before) if isinstance(before, int) else 0,
+                max(0, -after) if isinstance(after, int) else 0,
+            )
+            for before, after in pairs
+        ]
         source = self
         if any(pair != (0, 0) for pair in cut):
-            source = self.shrink([(before, size - after) for (before, after), size in
-                                  zip(cut, self.shape, strict=True)])
+            source = self.shrink(
+                [(before, size - after) for (before, after), size in zip(cut, self.shape, strict=True)]
+            )
         amounts = [sizes([max(0, p) if isinstance(p, int) else p for p in pair]) for pair in pairs]
         bindings = merge([found for _, found in amounts])
         lists = [(shape[0], shape[1]) for shape, _ in amounts]
@@ -138,7 +164,9 @@ class Movement(Conversion):
         if value == 0 and not (isinstance(value, float) and str(value) == "-0.0"):
             return padded
         if self.dtype.kind != "float" and isinstance(value, float) and value != int(value):
-            raise DTypeError(f"pad of a {self.dtype.name} tensor with {value}", hint="cast the tensor to a float first")
+            raise DTypeError(
+                f"pad of a {self.dtype.name} tensor with {value}", hint="cast the tensor to a float first"
+            )
         inside = graph.pad(graph.constant(dtypes.bool_, True, source.uop.shape), lists)
         fill = graph.constant(self.dtype, value, padded.uop.shape)
         return padded._move(inside.where(padded.uop, fill), bindings)
@@ -146,13 +174,17 @@ class Movement(Conversion):
     def _padding_pairs(self, padding: Sequence[Any]) -> list[tuple[Any, Any]]:
         if padding and isinstance(padding[0], (int, Dimension)):
             if len(padding) % 2 or len(padding) > 2 * self.ndim:
-                raise ShapeError(f"pad: {tuple(padding)} is not two amounts for each of the last axes of "
-                                 f"{graph.text(self.shape)}")
+                raise ShapeError(
+                    f"pad: {tuple(padding)} is not two amounts for each of the last axes of "
+                    f"{graph.text(self.shape)}"
+                )
             pairs = [(padding[i], padding[i + 1]) for i in range(0, len(padding), 2)][::-1]
             return [(0, 0)] * (self.ndim - len(pairs)) + pairs
         if len(padding) != self.ndim:
-            raise ShapeError(f"pad: {len(padding)} pairs for a tensor of shape {graph.text(self.shape)}",
-                             hint="give (before, after) for every axis")
+            raise ShapeError(
+                f"pad: {len(padding)} pairs for a tensor of shape {graph.text(self.shape)}",
+                hint="give (before, after) for every axis",
+            )
         return [(0, 0) if pair is None else (pair[0], pair[1]) for pair in padding]
 
     def flip(self, *axes: Any) -> Self:
@@ -194,8 +226,10 @@ class Movement(Conversion):
         """The tensor laid out several times along each axis, as ``numpy.tile``."""
         times = flatten_args(counts)
         if len(times) < self.ndim:
-            raise ShapeError(f"repeat: {len(times)} counts for shape {graph.text(self.shape)}",
-                             hint="give a count for every axis")
+            raise ShapeError(
+                f"repeat: {len(times)} counts for shape {graph.text(self.shape)}",
+                hint="give a count for every axis",
+            )
         base = (1,) * (len(times) - self.ndim) + self.uop.shape
         split = [part for size in base for part in (1, size)]
         wide = [part for count, size in zip(times, base, strict=True) for part in (count, size)]
@@ -209,8 +243,9 @@ class Movement(Conversion):
         shape = self.uop.shape
         node = graph.reshape(self.uop, shape[: place + 1] + (1,) + shape[place + 1 :])
         node = graph.expand(node, shape[: place + 1] + (count,) + shape[place + 1 :])
-        return self._node(graph.reshape(node, (*shape[:place], dims.multiply(shape[place], count),
-                                               *shape[place + 1 :])))
+        return self._node(
+            graph.reshape(node, (*shape[:place], dims.multiply(shape[place], count), *shape[place + 1 :]))
+        )
 
     def narrow(self, dim: int, start: int, length: int) -> Self:
         """`length` elements of an axis from `start` on."""
@@ -293,10 +328,14 @@ def concatenate(tensors: Sequence[T], dim: int = 0) -> T:
     dtype = dtypes.promote(*[tensor.dtype for tensor in tensors])
     for tensor in tensors[1:]:
         if tensor.ndim != first.ndim or any(
-            a != b for k, (a, b) in enumerate(zip(tensor.uop.shape, first.uop.shape, strict=True)) if k != place
+            a != b
+            for k, (a, b) in enumerate(zip(tensor.uop.shape, first.uop.shape, strict=True))
+            if k != place
         ):
-            raise ShapeError(f"cat: shapes {graph.text(first.shape)} and {graph.text(tensor.shape)} differ "
-                             f"outside axis {dim}")
+            raise ShapeError(
+                f"cat: shapes {graph.text(first.shape)} and {graph.text(tensor.shape)} differ "
+                f"outside axis {dim}"
+            )
     starts: list[Dim] = [0]
     for tensor in tensors:
         starts.append(dims.add(starts[-1], tensor.uop.shape[place]))

@@ -49,7 +49,9 @@ class _Generator:
         # Several draws are one write: the value that a pending write will store is read instead of its result.
         now = pending.src[2] if pending.op is ops.ASSIGN else pending
         base = execution.base_buffer(pending)
-        self.counter.uop = UOp(ops.ASSIGN, dtypes.uint64, (base, base, now + graph.dim_value(count, dtypes.uint64, (1,))))
+        self.counter.uop = UOp(
+            ops.ASSIGN, dtypes.uint64, (base, base, now + graph.dim_value(count, dtypes.uint64, (1,)))
+        )
         place = graph.broadcast(now, (count,)) + graph.arange(count, dtypes.uint64)
         words = [graph.broadcast(graph.shrink(self._key_value(), [(k, k + 1)]), (count,)) for k in (0, 1)]
         low, high = place.cast(dtypes.uint32), (place >> 32).cast(dtypes.uint32)
@@ -109,8 +111,13 @@ class Random(LinearAlgebra):
         return result.requires_grad_() if requires_grad else result
 
     @classmethod
-    def rand(cls, *shape: Any, dtype: DType | str | None = None, device: str | None = None,
-             requires_grad: bool = False) -> Self:
+    def rand(
+        cls,
+        *shape: Any,
+        dtype: DType | str | None = None,
+        device: str | None = None,
+        requires_grad: bool = False,
+    ) -> Self:
         """Uniform in [0, 1): multiples of 2**-24 (2**-53 for float64)."""
         target = _float_dtype("rand", dtype)
         first, second, bindings, place = cls._drawn(flatten_args(shape), device)
@@ -118,16 +125,22 @@ class Random(LinearAlgebra):
         return cls._finish(node, bindings, place, requires_grad)
 
     @classmethod
-    def uniform(cls, *shape: Any, low: float = 0.0, high: float = 1.0, requires_grad: bool = False,
-                **options: Any) -> Self:
+    def uniform(
+        cls, *shape: Any, low: float = 0.0, high: float = 1.0, requires_grad: bool = False, **options: Any
+    ) -> Self:
         """Uniform in [low, high)."""
         unit = cls.rand(*shape, **options)
         node = unit.uop.alu(ops.FMA, unit.uop.const_like(high - low), unit.uop.const_like(low))
         return cls._finish(node, unit.bindings, unit.device, requires_grad)
 
     @classmethod
-    def randn(cls, *shape: Any, dtype: DType | str | None = None, device: str | None = None,
-              requires_grad: bool = False) -> Self:
+    def randn(
+        cls,
+        *shape: Any,
+        dtype: DType | str | None = None,
+        device: str | None = None,
+        requires_grad: bool = False,
+    ) -> Self:
         """Standard normals, computed in float32 and then converted."""
         target = _float_dtype("randn", dtype)
         first, second, bindings, place = cls._drawn(flatten_args(shape), device)
@@ -135,16 +148,23 @@ class Random(LinearAlgebra):
         return cls._finish(node, bindings, place, requires_grad)
 
     @classmethod
-    def normal(cls, *shape: Any, mean: float = 0.0, std: float = 1.0, requires_grad: bool = False,
-               **options: Any) -> Self:
+    def normal(
+        cls, *shape: Any, mean: float = 0.0, std: float = 1.0, requires_grad: bool = False, **options: Any
+    ) -> Self:
         """Normals of a mean and a standard deviation."""
         unit = cls.randn(*shape, **options)
         node = unit.uop.alu(ops.FMA, unit.uop.const_like(std), unit.uop.const_like(mean))
         return cls._finish(node, unit.bindings, unit.device, requires_grad)
 
     @classmethod
-    def randint(cls, *shape: Any, low: int = 0, high: int = 10, dtype: DType | str | None = None,
-                device: str | None = None) -> Self:
+    def randint(
+        cls,
+        *shape: Any,
+        low: int = 0,
+        high: int = 10,
+        dtype: DType | str | None = None,
+        device: str | None = None,
+    ) -> Self:
         """Integers from low to high - 1."""
         span = high - low
         if not 0 < span <= 1 << 32:
@@ -234,5 +254,3 @@ def _narrow(bits: UOp, target: DType) -> UOp:
         return threefry.unit_float32(bits)
     width = target.mantissa + 1
     return ((bits >> (32 - width)).cast(dtypes.float32) * 2.0**-width).cast(target)
-
-

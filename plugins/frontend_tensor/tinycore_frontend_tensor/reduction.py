@@ -55,8 +55,10 @@ class Reduction(Creation):
     def _extremum(self, op: Op, dim: Axis, keepdim: bool, what: str) -> Self:
         axes = self._axes(dim, what)
         if any(isinstance(size, int) and size == 0 for k, size in enumerate(self.uop.shape) if k in axes):
-            raise ShapeError(f"{what} over no elements: shape {graph.text(self.shape)}, axes {axes}",
-                             hint="there is no identity to answer with")
+            raise ShapeError(
+                f"{what} over no elements: shape {graph.text(self.shape)}, axes {axes}",
+                hint="there is no identity to answer with",
+            )
         return self._node(graph.reduce(self.uop, op, axes, keepdim))
 
     def max(self, dim: Axis = None, keepdim: bool = False) -> Self:
@@ -107,7 +109,9 @@ class Reduction(Creation):
         wide = self.cast(graph.ACCUMULATE.get(self.dtype, self.dtype))
         centred = wide - wide.mean(axes, True)
         count = wide._count(axes)
-        return ((centred * centred).sum(axes, keepdim) / (count - correction if correction else count)).cast(self.dtype)
+        return ((centred * centred).sum(axes, keepdim) / (count - correction if correction else count)).cast(
+            self.dtype
+        )
 
     def std(self, dim: Axis = None, keepdim: bool = False, correction: int = 1) -> Self:
         """The standard deviation over axes."""
@@ -173,8 +177,11 @@ class Reduction(Creation):
         shape = [1] * self.ndim
         shape[axis] = self.shape[axis]
         index = type(self).arange_of(self.shape[axis]).reshape(shape)
-        found = (self == best).where(index, 0) if not self.dtype.is_float else (
-            ((self == best) | self.isnan()).where(index, 0))
+        found = (
+            (self == best).where(index, 0)
+            if not self.dtype.is_float
+            else (((self == best) | self.isnan()).where(index, 0))
+        )
         return best, self._derive(graph.scan(found.uop, ops.MAX, axis), differentiable=False)
 
     # --- counts that other layers need --------------------------------------------------------------------

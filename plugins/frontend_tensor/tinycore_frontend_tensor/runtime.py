@@ -27,8 +27,9 @@ def empty(dtype: DType, shape: Shape, device: str) -> UOp:
     return storage.new_buffer_node(dtype, shape, device)
 
 
-def from_host(array: NDArray[Any], dtype: DType, shape: Shape, device: str,
-              bindings: Mapping[UOp, int] = NO_BINDINGS) -> UOp:
+def from_host(
+    array: NDArray[Any], dtype: DType, shape: Shape, device: str, bindings: Mapping[UOp, int] = NO_BINDINGS
+) -> UOp:
     """A BUFFER with a copy of host data; `array` has the present sizes of `shape`."""
     return storage.from_host(array, device, dtype, shape, bindings)
 

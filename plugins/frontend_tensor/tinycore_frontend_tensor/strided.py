@@ -81,6 +81,8 @@ def _cut(node: UOp, axis: int, stop: int) -> UOp:
 
 def _fixed(size: int | UOp) -> int:
     if isinstance(size, UOp):
-        raise ShapeError(f"an axis of symbolic size {graph.text((size,))[1:-2]} cannot be walked in strides",
-                         hint="strided slices, windows and convolutions need a fixed size")
+        raise ShapeError(
+            f"an axis of symbolic size {graph.text((size,))[1:-2]} cannot be walked in strides",
+            hint="strided slices, windows and convolutions need a fixed size",
+        )
     return size

@@ -39,14 +39,18 @@ class Variable:
     node: UOp = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "node", UOp.variable(self.name, self.minimum, self.maximum, self.multiple_of))
+        object.__setattr__(
+            self, "node", UOp.variable(self.name, self.minimum, self.maximum, self.multiple_of)
+        )
 
     def bind(self, value: int) -> Dimension:
         """The variable with a value. Raises BindingError for a value outside the limits."""
         if not self.minimum <= value <= self.maximum or value % self.multiple_of:
             multiple = f" and divisible by {self.multiple_of}" if self.multiple_of > 1 else ""
-            raise BindingError(f"{self.name} cannot be {value}",
-                               hint=f"it must be within {self.minimum}..{self.maximum}{multiple}")
+            raise BindingError(
+                f"{self.name} cannot be {value}",
+                hint=f"it must be within {self.minimum}..{self.maximum}{multiple}",
+            )
         return Dimension(self.node, MappingProxyType({self.node: value}))
 
 
@@ -129,7 +133,8 @@ def merge(several: Iterable[Bindings]) -> Bindings:
             if result.get(variable, value) != value:
                 raise BindingError(
                     f"{variable.arg[0]} is bound to {result[variable]} in one operand and to {value} in another",
-                    hint="realize() the older tensor first, or use two variables")
+                    hint="realize() the older tensor first, or use two variables",
+                )
         result = MappingProxyType({**result, **bindings})
     return result
 
@@ -142,7 +147,9 @@ def evaluate(dim: Dim, bindings: Bindings) -> int:
     for node in dim.toposort():
         if node.op is ops.VARIABLE:
             if node not in bindings:
-                raise BindingError(f"{node.arg[0]} has no value", hint=f"use Variable({node.arg[0]!r}, ...).bind(...)")
+                raise BindingError(
+                    f"{node.arg[0]} has no value", hint=f"use Variable({node.arg[0]!r}, ...).bind(...)"
+                )
             values[node] = bindings[node]
         elif node.op is ops.CONST:
             values[node] = int(node.arg[0])

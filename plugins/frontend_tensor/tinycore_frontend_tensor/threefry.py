@@ -44,7 +44,9 @@ def normal_float32(first: UOp, second: UOp) -> UOp:
 
 
 def _fma(a: UOp, b: UOp | float, c: UOp | float) -> UOp:
-    return a.alu(ops.FMA, b if isinstance(b, UOp) else a.const_like(b), c if isinstance(c, UOp) else a.const_like(c))
+    return a.alu(
+        ops.FMA, b if isinstance(b, UOp) else a.const_like(b), c if isinstance(c, UOp) else a.const_like(c)
+    )
 
 
 def _horner(x: UOp, *coefficients: float) -> UOp:
@@ -55,9 +57,21 @@ def _horner(x: UOp, *coefficients: float) -> UOp:
 
 
 # ln(1+f) = f - f*f/2 + f**3 * P(f) on [sqrt(1/2)-1, sqrt(2)-1]; coefficients of P by descending power (Cephes).
-_LOG = (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
-        -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1)
-_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4  # the first has 12 zero bits below: products with e are exact
+_LOG = (
+    7.0376836292e-2,
+    -1.1514610310e-1,
+    1.1676998740e-1,
+    -1.2420140846e-1,
+    1.4249322787e-1,
+    -1.6668057665e-1,
+    2.0000714765e-1,
+    -2.4999993993e-1,
+    3.3333331174e-1,
+)
+_LN2_HIGH, _LN2_LOW = (
+    0.693359375,
+    -2.12194440e-4,
+)  # the first has 12 zero bits below: products with e are exact
 
 
 def _minus_two_log(bits: UOp) -> UOp:

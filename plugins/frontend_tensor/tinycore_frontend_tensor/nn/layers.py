@@ -30,16 +30,26 @@ class Conv2d:
 
     _axes = 2
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Pair, stride: Pair = 1,
-                 padding: Pair | str = 0, dilation: Pair = 1, groups: int = 1, bias: bool = True) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Pair | str = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
         if in_channels % groups:
             raise ShapeError(f"{type(self).__name__}: {in_channels} channels in {groups} groups")
         size = (kernel_size,) * self._axes if isinstance(kernel_size, int) else tuple(kernel_size)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         fan = in_channels // groups * math.prod(size)
         bound = 1 / math.sqrt(fan)
-        self.weight = Tensor.uniform(*self._shape(in_channels, out_channels, groups), *size, low=-bound, high=bound,
-                                     requires_grad=True)
+        self.weight = Tensor.uniform(
+            *self._shape(in_channels, out_channels, groups), *size, low=-bound, high=bound, requires_grad=True
+        )
         self.bias = Tensor.uniform(out_channels, low=-bound, high=bound, requires_grad=True) if bias else None
 
     def _shape(self, inputs: int, outputs: int, groups: int) -> tuple[int, int]:
@@ -59,8 +69,18 @@ class Conv1d(Conv2d):
 class ConvTranspose2d(Conv2d):
     """Transposed convolution; weight (inputs, outputs / groups, height, width)."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Pair, stride: Pair = 1, padding: Pair = 0,
-                 output_padding: Pair = 0, groups: int = 1, bias: bool = True, dilation: Pair = 1) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        output_padding: Pair = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Pair = 1,
+    ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
         self.cut, self.output_padding = padding, output_padding
 
@@ -69,8 +89,9 @@ class ConvTranspose2d(Conv2d):
 
     def __call__(self, x: Tensor) -> Tensor:
         """(batch, inputs, height, width) to a larger image."""
-        return x.conv_transpose2d(self.weight, self.bias, self.stride, self.cut, self.output_padding, self.groups,
-                                  self.dilation)
+        return x.conv_transpose2d(
+            self.weight, self.bias, self.stride, self.cut, self.output_padding, self.groups, self.dilation
+        )
 
 
 class BatchNorm2d:
@@ -80,8 +101,14 @@ class BatchNorm2d:
     them; otherwise the running statistics are used.
     """
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True,
-                 track_running_stats: bool = True) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+    ) -> None:
         self.eps, self.momentum = eps, momentum
         self.weight = Tensor.ones(num_features, requires_grad=True) if affine else None
         self.bias = Tensor.zeros(num_features, requires_grad=True) if affine else None
@@ -93,7 +120,9 @@ class BatchNorm2d:
         """(batch, channels, ...) to the same shape."""
         if x.ndim < 2 or (self.weight is not None and x.shape[1] != self.weight.shape[0]):
             expected = "" if self.weight is None else f" with {self.weight.shape[0]} channels"
-            raise ShapeError(f"BatchNorm2d: an input of shape {x.shape}", hint=f"(batch, channels, ...){expected}")
+            raise ShapeError(
+                f"BatchNorm2d: an input of shape {x.shape}", hint=f"(batch, channels, ...){expected}"
+            )
         if not modes.is_training() and self.running_mean is not None and self.running_var is not None:
             return x.batch_norm(self.running_mean, self.running_var, self.weight, self.bias, self.eps)
         axes = tuple(k for k in range(x.ndim) if k != 1)
@@ -121,12 +150,21 @@ BatchNorm = BatchNorm2d
 class LayerNorm:
     """Zero mean and unit variance over the last axes."""
 
-    def __init__(self, normalized_shape: int | Sequence[int], eps: float = 1e-5, elementwise_affine: bool = True,
-                 bias: bool = True) -> None:
-        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+    ) -> None:
+        self.normalized_shape = (
+            (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        )
         self.eps = eps
         self.weight = Tensor.ones(*self.normalized_shape, requires_grad=True) if elementwise_affine else None
-        self.bias = Tensor.zeros(*self.normalized_shape, requires_grad=True) if elementwise_affine and bias else None
+        self.bias = (
+            Tensor.zeros(*self.normalized_shape, requires_grad=True) if elementwise_affine and bias else None
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         """(..., *normalized_shape) to the same shape."""
@@ -191,14 +229,24 @@ class MultiheadAttention:
         self.in_proj_bias = Tensor.zeros(3 * embed_dim, requires_grad=True) if bias else None
         self.out_proj = Linear(embed_dim, embed_dim, bias)
 
-    def __call__(self, query: Tensor, key: Tensor | None = None, value: Tensor | None = None,
-                 attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Tensor:
         """(batch, length, embed_dim) to the same shape; key and value default to the query."""
         key = query if key is None else key
         value = key if value is None else value
         weights = self.in_proj_weight.chunk(3)
-        biases: Sequence[Tensor | None] = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
-        q, k, v = (self._heads(x.linear(w, b)) for x, w, b in zip((query, key, value), weights, biases, strict=True))
+        biases: Sequence[Tensor | None] = (
+            (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+        )
+        q, k, v = (
+            self._heads(x.linear(w, b)) for x, w, b in zip((query, key, value), weights, biases, strict=True)
+        )
         dropout = self.dropout if modes.is_training() else 0.0
         mixed = q.scaled_dot_product_attention(k, v, attn_mask, dropout, is_causal)
         return self.out_proj(mixed.transpose(1, 2).reshape(*query.shape[:2], -1))

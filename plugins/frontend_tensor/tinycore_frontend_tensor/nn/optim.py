@@ -19,8 +19,10 @@ class Optimizer:
     def __init__(self, parameters: Iterable[Tensor], lr: float) -> None:
         self.parameters = list({id(p): p for p in parameters if p.requires_grad}.values())
         if not self.parameters:
-            raise TinycoreError("the optimizer got no parameter that requires gradients",
-                                hint="pass nn.state.get_parameters(model)")
+            raise TinycoreError(
+                "the optimizer got no parameter that requires gradients",
+                hint="pass nn.state.get_parameters(model)",
+            )
         if lr < 0 or not math.isfinite(lr):
             raise ConfigError(f"learning rate {lr} is not a positive number")
         device = self.parameters[0].device
@@ -56,8 +58,14 @@ class Optimizer:
 class SGD(Optimizer):
     """Stochastic gradient descent, with momentum, Nesterov momentum and weight decay, as PyTorch's."""
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float = 1e-3, momentum: float = 0.0,
-                 weight_decay: float = 0.0, nesterov: bool = False) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
         super().__init__(parameters, lr)
         if nesterov and not momentum:
             raise ConfigError("Nesterov momentum needs momentum > 0")
@@ -84,8 +92,14 @@ class AdamW(Optimizer):
 
     _decoupled = True
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-                 eps: float = 1e-8, weight_decay: float = 0.01) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
         super().__init__(parameters, lr)
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         self.first = [self._state(p) for p in self.parameters]
@@ -117,6 +131,12 @@ class Adam(AdamW):
 
     _decoupled = False
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-                 eps: float = 1e-8, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
         super().__init__(parameters, lr, betas, eps, weight_decay)

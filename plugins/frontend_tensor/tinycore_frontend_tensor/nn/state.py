@@ -22,10 +22,21 @@ from tinycore_frontend_tensor import graph, modes
 from tinycore_frontend_tensor.tensor import Tensor
 
 _NAMES = {
-    "F64": dtypes.float64, "F32": dtypes.float32, "F16": dtypes.float16, "BF16": dtypes.bfloat16,
-    "F8_E4M3": dtypes.float8_e4m3, "F8_E5M2": dtypes.float8_e5m2, "I64": dtypes.int64, "I32": dtypes.int32,
-    "I16": dtypes.int16, "I8": dtypes.int8, "U64": dtypes.uint64, "U32": dtypes.uint32, "U16": dtypes.uint16,
-    "U8": dtypes.uint8, "BOOL": dtypes.bool_,
+    "F64": dtypes.float64,
+    "F32": dtypes.float32,
+    "F16": dtypes.float16,
+    "BF16": dtypes.bfloat16,
+    "F8_E4M3": dtypes.float8_e4m3,
+    "F8_E5M2": dtypes.float8_e5m2,
+    "I64": dtypes.int64,
+    "I32": dtypes.int32,
+    "I16": dtypes.int16,
+    "I8": dtypes.int8,
+    "U64": dtypes.uint64,
+    "U32": dtypes.uint32,
+    "U16": dtypes.uint16,
+    "U8": dtypes.uint8,
+    "BOOL": dtypes.bool_,
 }
 _CODES = {dtype: name for name, dtype in _NAMES.items()}
 
@@ -80,13 +91,18 @@ def load_state_dict(model: Any, state: Mapping[str, Tensor], strict: bool = True
         lines = [f"missing: {_some(missing)}"] if missing else []
         lines += [f"unexpected: {_some(unexpected)}"] if unexpected else []
         hint = did_you_mean(unexpected[0], missing) if missing and unexpected else None
-        raise DataError("the state does not fit the model", where="\n".join(lines),
-                        hint=hint or "load_state_dict(..., strict=False) takes what fits")
+        raise DataError(
+            "the state does not fit the model",
+            where="\n".join(lines),
+            hint=hint or "load_state_dict(..., strict=False) takes what fits",
+        )
     chosen = {name: state[name] for name in own if name in state}
     for name, tensor in chosen.items():
         if tensor.shape != own[name].shape:
-            raise ShapeError(f"{name} has shape {graph.text(own[name].shape)} in the model, "
-                             f"{graph.text(tensor.shape)} in the state")
+            raise ShapeError(
+                f"{name} has shape {graph.text(own[name].shape)} in the model, "
+                f"{graph.text(tensor.shape)} in the state"
+            )
     with modes.record_gradients(False):
         for name, tensor in chosen.items():
             own[name].assign(tensor.detach().to(own[name].device))
@@ -154,7 +170,9 @@ def _read_header(path: Path) -> tuple[dict[str, _Entry], int, dict[str, str]]:
     for name in names:
         entry = header[name]
         if entry["dtype"] not in _NAMES:
-            raise DataError(f"{path}: {name} has dtype {entry['dtype']}", hint="convert the file to a known dtype")
+            raise DataError(
+                f"{path}: {name} has dtype {entry['dtype']}", hint="convert the file to a known dtype"
+            )
         dtype, shape = _NAMES[entry["dtype"]], tuple(entry["shape"])
         entries[name] = (dtype, shape, *entry["data_offsets"])
     return entries, 8 + length, metadata
@@ -168,8 +186,9 @@ def safe_load(path: str | os.PathLike[str], device: str | None = None) -> LazySt
     return LazyState(Path(path), device)
 
 
-def safe_save(state: Mapping[str, Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
-              ) -> None:
+def safe_save(
+    state: Mapping[str, Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write tensors to a safetensors file; a file that was there is replaced at once or not at all."""
     from safetensors import serialize
 
@@ -179,7 +198,11 @@ def safe_save(state: Mapping[str, Tensor], path: str | os.PathLike[str], metadat
     parts: dict[str, Any] = {}
     for name, tensor in state.items():
         array = np.ascontiguousarray(tensor.numpy())
-        parts[name] = {"dtype": _serialized_name(tensor.dtype), "shape": list(array.shape), "data": array.tobytes()}
+        parts[name] = {
+            "dtype": _serialized_name(tensor.dtype),
+            "shape": list(array.shape),
+            "data": array.tobytes(),
+        }
     content = serialize(parts, dict(metadata) if metadata else None)
     target = Path(path)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
