@@ -77,7 +77,8 @@ def _assemble(program: Program, parameters: Sequence[str], memory: Sequence[str]
     attribute = f"__attribute__((reqd_work_group_size({sizes})))\n" if program.group else ""
     lines = [
         "#pragma OPENCL FP_CONTRACT OFF",
-        f"__kernel {attribute}void {program.name}({', '.join(declarations)}) {{",
+        f"__kernel {attribute}void {program.name}(",
+        ",\n".join(f"    {declaration}" for declaration in declarations) + ") {",
         *[f"  {line}" for line in (*opening, *memory)],
         *body,
         "}",

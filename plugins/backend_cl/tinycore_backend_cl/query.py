@@ -172,7 +172,8 @@ def capabilities(description: Description) -> Capabilities:
 
 def target(description: Description) -> Target:
     """What kernels for a device are compiled for."""
-    return Target("CL", description.name, capabilities(description), f"{description.fingerprint}|{_own_digest()}")
+    fingerprint = f"{description.fingerprint}|{_own_digest()}"
+    return Target("CL", description.name, capabilities(description), fingerprint)
 
 
 @functools.cache
