@@ -257,7 +257,7 @@ class _Linearizer:
 
     def _direct(self, node: UOp) -> tuple[UOp, ...]:
         """Operands that are plain values and that `_build` would otherwise reach by recursion."""
-        if not node.op.elementwise or (node.dtype is dtypes.index and node.op in _AFFINE):
+        if not node.op.elementwise or (node.dtype is dtypes.index and node.op in _AFFINE and len(node.ranges)):
             return ()
         return tuple([s for s in node.src if s.op.elementwise and not self._volatile(s)])
 
@@ -281,7 +281,7 @@ class _Linearizer:
             depth = max([self.depth.get(s, 0) for s in statements], default=0)
             depth = min(depth, self._home(node.ranges))
             return self._place(UOp(op, node.dtype, (self._value(node.src[0], environment), *statements)), depth)
-        if node.dtype is dtypes.index and op in _AFFINE:
+        if node.dtype is dtypes.index and op in _AFFINE and affine(node).factor(node) == 0:
             base, lanes = self._affine_value(node, environment)
             return self._with_lanes(base, *lanes) if lanes else base
         return self._elementwise(node, environment)

@@ -11,11 +11,12 @@ order, so that equal polynomials are the same node and shapes can be compared wi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import operator
+from collections.abc import Callable, Iterable, Mapping
 
 from tinycore.errors import ShapeError
 from tinycore.ir import dtypes
-from tinycore.ir.ops import ops
+from tinycore.ir.ops import Op, ops
 from tinycore.ir.uop import Dim, Shape, UOp
 
 # A polynomial: factors of a product (sorted by name) -> coefficient. () is the constant term.
@@ -108,6 +109,45 @@ def lower(dim: Dim) -> int:
 def variables(shape: Shape) -> set[UOp]:
     """The VARIABLEs in a shape."""
     return {node for dim in shape if isinstance(dim, UOp) for node in dim.toposort() if node.op is ops.VARIABLE}
+
+
+def evaluate(dim: Dim, values: Mapping[UOp, int]) -> int:
+    """The value of a dimension, or of any integer expression that a bound became. KeyError: a VARIABLE without one.
+
+    >>> from tinycore.ir import UOp
+    >>> n = UOp.variable("n", 1, 512)
+    >>> evaluate(add(multiply(2, n), 1), {n: 7})
+    15
+    """
+    if isinstance(dim, int):
+        return dim
+    memo: dict[UOp, int] = {}
+    for node in dim.toposort():
+        if node.op is ops.CONST:
+            memo[node] = int(node.arg[0])
+        elif node.op is ops.VARIABLE:
+            memo[node] = values[UOp(ops.VARIABLE, dtypes.index, (), node.arg)]
+        else:
+            memo[node] = _ARITHMETIC[node.op](*[memo[operand] for operand in node.src])
+    return memo[dim]
+
+
+_ARITHMETIC: dict[Op, Callable[..., int]] = {
+    ops.NEG: operator.neg,
+    ops.ADD: operator.add,
+    ops.SUB: operator.sub,
+    ops.MUL: operator.mul,
+    ops.FLOORDIV: lambda a, b: a // b if b else 0,
+    ops.FLOORMOD: lambda a, b: a % b if b else 0,
+    ops.TRUNCDIV: lambda a, b: (abs(a) // abs(b)) * (1 if (a < 0) == (b < 0) else -1) if b else 0,
+    ops.MIN: min,
+    ops.MAX: max,
+    ops.SHL: operator.lshift,
+    ops.SHR: operator.rshift,
+    ops.LT: operator.lt,
+    ops.WHERE: lambda condition, a, b: a if condition else b,
+    ops.CAST: int,
+}
 
 
 def strides(shape: Shape) -> Shape:

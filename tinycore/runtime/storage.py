@@ -51,13 +51,12 @@ def evaluate(dim: Any, bindings: Bindings) -> int:
     """The value of a dimension. Raises BindingError for a variable without a value."""
     if isinstance(dim, int):
         return dim
-    missing = [v for v in dims.variables((dim,)) if v not in bindings]
-    if missing:
-        raise BindingError(f"the symbolic dimension {missing[0].arg[0]!r} has no value",
-                           hint="bind it: Variable(...).bind(value)")
-    value = dims.to_dim(dim.substitute({v: dims.to_node(n) for v, n in bindings.items()}))
-    assert isinstance(value, int)
-    return value
+    try:
+        return dims.evaluate(dim, bindings)
+    except KeyError as error:
+        (variable,) = error.args
+        raise BindingError(f"the symbolic dimension {variable.arg[0]!r} has no value",
+                           hint="bind it: Variable(...).bind(value)") from None
 
 
 def check_bindings(bindings: Bindings) -> None:
