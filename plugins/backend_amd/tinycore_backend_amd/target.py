@@ -55,6 +55,10 @@ class AmdTarget(Target):
         """A relocatable ELF object. Raises CompileError."""
         return self.machine.object_code(source)
 
+    def object_code(self, source: str, name: str) -> bytes:
+        """The same."""
+        return self.compile(source, name)
+
 
 def compile_target(architecture: str | None = None) -> AmdTarget:
     """Describe an architecture, with no device present. Raises BackendUnavailable for an unknown one.

@@ -12,6 +12,7 @@ from tinycore_codegen_llvm.machine import Machine
 from tinycore.codegen.program import Program
 from tinycore.errors import BackendUnavailable, CompileError, did_you_mean
 from tinycore.ir import Capabilities, Target, dtypes
+from tinycore_backend_nv import nvjitlink
 from tinycore_backend_nv.flavour import PTX, TRIPLE
 
 NAME = "NV"
@@ -59,6 +60,11 @@ class NvTarget(Target):
     def compile(self, source: str, name: str) -> bytes:
         """PTX as the driver loads it. Raises CompileError."""
         return self.assembly(source).encode() + b"\0"
+
+    def object_code(self, source: str, name: str) -> bytes:
+        """A cubin. Raises CompileError, and BackendUnavailable when libnvJitLink is not installed."""
+        code, _ = nvjitlink.machine_code(self.compile(source, name), self.architecture)
+        return code
 
 
 def compile_target(architecture: str | None = None) -> NvTarget:
