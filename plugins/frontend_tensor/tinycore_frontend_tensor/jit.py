@@ -90,6 +90,11 @@ class Jit(Generic[P, R]):
         self._seen: set[Any] = set()
         self._programs: dict[Any, _Program] = {}
 
+    @property
+    def recordings(self) -> list[Recording]:
+        """What has been captured, for reports."""
+        return [program.recording for program in self._programs.values()]
+
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else functools.partial(self.__call__, instance)  # type: ignore[call-arg]
 
