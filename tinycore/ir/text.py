@@ -115,12 +115,10 @@ def _number(dtype: DType, bits: Any) -> str:
     """The value of a constant, exactly."""
     if type(bits) is not int or not dtype.is_float:
         return _literal(bits, {})
-    try:
+    if 0 <= bits < 1 << dtype.bits:
         value = dtype.from_bits(bits)
         if dtype.to_bits(value) == bits:
             return repr(value)
-    except (ValueError, OverflowError, ArithmeticError):
-        pass
     return f"bits:{bits:#x}"
 
 

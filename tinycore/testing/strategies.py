@@ -151,7 +151,7 @@ class _Graph:
         return tuple(dict.fromkeys([*ends[:4], *([] if extra is None else [extra])]))
 
     def lasting(self, node: UOp) -> bool:
-        """Whether a value is still there when all is done: an older version of a buffer has been overwritten."""
+        """Whether a value is there when all is done: an older version of a buffer has been overwritten."""
         while node.op in (ops.RESHAPE, ops.DETACH):
             node = node.src[0]
         return node.op not in (ops.BUFFER, ops.ASSIGN) or node in self.versions.values()
@@ -366,7 +366,8 @@ class _Graph:
 
 
 _WEIGHTS = {
-    "unary": 3, "rounding": 1, "binary": 6, "compare": 2, "where": 2, "power": 1, "fused": 1, "cast": 3, "bitcast": 1,
+    "unary": 3, "rounding": 1, "binary": 6, "compare": 2, "where": 2, "power": 1, "fused": 1,
+    "cast": 3, "bitcast": 1,
     "reshape": 2, "permute": 2, "expand": 2, "pad": 2, "shrink": 2, "flip": 1, "contiguous": 1,
     "reduce": 4, "scan": 1, "gather": 2, "scatter": 1, "assign": 1,
 }
@@ -396,7 +397,8 @@ def _numbers(dtype: DType) -> st.SearchStrategy[Any]:
         return st.booleans()
     if dtype.is_float:
         return st.sampled_from([0.0, 1.0, -1.0, 2.0, 0.5, -0.0, 3.0, -2.5, 0.1, 100.0])
-    return st.sampled_from([0, 1, 2, 3, 5, 7, 8, *([-1, -3] if dtype.kind == "int" else []), int(dtype.max)])
+    negative = [-1, -3] if dtype.kind == "int" else []
+    return st.sampled_from([0, 1, 2, 3, 5, 7, 8, *negative, int(dtype.max)])
 
 
 @st.composite
