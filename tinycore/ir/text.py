@@ -236,11 +236,12 @@ def _expression(root: UOp) -> str:
 # --- canonical form ---------------------------------------------------------------------------------------
 
 
-def canonical(root: UOp) -> UOp:
+def canonical(root: UOp, variables: bool = True) -> UOp:
     """The graph with arbitrary names replaced: equal computations become the same node.
 
-    BUFFER ids and VARIABLE names are numbered in the order in which they appear; RANGE ids, whose order says
-    how loops nest, keep their order and lose their gaps. PARAM slots stay: they are an interface.
+    BUFFER ids are numbered in the order in which they appear, and so are VARIABLE names unless `variables`
+    is False; RANGE ids, whose order says how loops nest, keep their order and lose their gaps. PARAM slots
+    stay: they are an interface.
 
     >>> from tinycore.ir import UOp, dtypes, ops
     >>> x, y = (UOp(ops.BUFFER, dtypes.float32, (), (number, (4,), "X")) for number in (17, 42))
@@ -252,7 +253,7 @@ def canonical(root: UOp) -> UOp:
     nodes = order(root)
     loops = sorted({node.arg[0] for node in nodes if node.op is ops.RANGE})
     ranks = {number: rank for rank, number in enumerate(loops)}
-    counts = {ops.BUFFER: 0, ops.VARIABLE: 0}
+    counts = {ops.BUFFER: 0, ops.VARIABLE: 0} if variables else {ops.BUFFER: 0}
     memo: dict[UOp, UOp] = {}
     for node in nodes:
         arg = _renamed_dims(node.arg, memo)
@@ -280,14 +281,15 @@ def _renamed_dims(arg: Any, memo: Mapping[UOp, UOp]) -> Any:
 def digest(root: UOp) -> str:
     """A name for the canonical graph, the same in every process: 32 hexadecimal digits.
 
-    Raises DataError where an attribute is no plain data. Dtypes, ops and devices count; `id()`, `hash()` and
-    the order of sets do not.
+    Names of variables count, because values are bound by them: what is stored under a digest may be used
+    for every graph that has it. Dtypes, ops and devices count too; `id()`, `hash()` and the order of sets
+    do not. Raises DataError where an attribute is no plain data.
 
     >>> from tinycore.ir import UOp, dtypes
     >>> len(digest(UOp.const(dtypes.int8, 1)))
     32
     """
-    nodes = order(canonical(root))
+    nodes = order(canonical(root, variables=False))
     names = {node: f"%{number}" for number, node in enumerate(nodes)}
     state = hashlib.blake2b(digest_size=16)
     for node in nodes:
