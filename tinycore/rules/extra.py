@@ -16,6 +16,19 @@ DEFAULT_STAGE = "tensor"
 _active: ContextVar[tuple[tuple[str, Pass], ...]] = ContextVar("tinycore_extra_rules", default=())
 
 
+def by_stage(module: RuleModule, stage: str) -> list[tuple[str, Pass]]:
+    """(stage, pass) for all that a file offers to the compiler; `stage` is for groups that name none."""
+    used = {group for item in module.passes.values() for group in item.groups}
+    found: list[tuple[str, Pass]] = []
+    for item in module.passes.values():
+        named = [group.stage for group in item.groups if group.stage is not None]
+        found.append((named[0] if named else stage, item))
+    for group in module.groups.values():
+        if group not in used:
+            found.append((group.stage or stage, group.alone))
+    return found
+
+
 @contextlib.contextmanager
 def extra_rules(path: Path | str, stage: str | None = None) -> Iterator[RuleModule]:
     """Let the rules of a file take part in the compiler, in this thread or task.
@@ -28,14 +41,7 @@ def extra_rules(path: Path | str, stage: str | None = None) -> Iterator[RuleModu
             f"there is no stage {stage!r}", hint=did_you_mean(stage, STAGES) or f"one of {', '.join(STAGES)}"
         )
     module = load_file(path)
-    used = {group for item in module.passes.values() for group in item.groups}
-    found: list[tuple[str, Pass]] = []
-    for item in module.passes.values():
-        named = [group.stage for group in item.groups if group.stage is not None]
-        found.append((named[0] if named else stage or DEFAULT_STAGE, item))
-    for group in module.groups.values():
-        if group not in used:
-            found.append((group.stage or stage or DEFAULT_STAGE, group.alone))
+    found = by_stage(module, stage or DEFAULT_STAGE)
     token = _active.set((*_active.get(), *found))
     try:
         yield module

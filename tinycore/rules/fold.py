@@ -64,9 +64,12 @@ def fold_values(op: Op, source: DType, dtype: DType, values: tuple[Scalar, ...])
     return rule(*values)
 
 
-def _cast(source: DType, dtype: DType, value: Any) -> Scalar:
+def _cast(source: DType, dtype: DType, value: Any) -> Scalar | None:
     if dtype.kind == "bool":
         return bool(value != 0)
+    if dtype.is_float and not source.is_float:
+        exact = -(1 << 53) <= value <= 1 << 53
+        return float(value) if exact or dtype.itemsize == 8 else None  # else it would be rounded twice
     if not source.is_float or dtype.is_float:
         return value  # type: ignore[no-any-return]
     if math.isnan(value):

@@ -48,6 +48,11 @@ def load_file(path: Path | str) -> RuleModule:
     return _link(str(path), Path(path), package=None)
 
 
+def precompile(dotted: str) -> Path:
+    """Compile a package's file into the `_compiled` folder beside it, for its wheel. The path of the result."""
+    return cache.ship(find(dotted))
+
+
 def find(dotted: str) -> Path:
     """The file of a dotted name, without importing anything. Raises RuleError."""
     top, *rest = dotted.split(".")
@@ -73,9 +78,8 @@ def _link(name: str, path: Path, package: str | None) -> RuleModule:
     except (OSError, UnicodeDecodeError) as error:
         raise RuleError(f"cannot read {path}: {error}") from error
     shown = str(path)
-    source = cache.fetch(text, shown, path if package is not None else None)
-    natives = _natives(source, shown, package)
-    code = Code(source, shown, natives)
+    compiled = cache.fetch(text, shown, path if package is not None else None)
+    code = Code(compiled, shown, _natives(compiled.source, shown, package))
     namespace = code.plain
     groups: dict[str, Group] = {}
     renders: dict[str, Renders] = {}

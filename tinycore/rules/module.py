@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import CodeType
 from typing import Any
 
 from tinycore.config import config
@@ -17,6 +18,7 @@ from tinycore.errors import CompileError, RuleError, RuleLoopError, TinycoreErro
 from tinycore.ir.ops import TABLE, Op
 from tinycore.ir.uop import UOp
 from tinycore.rules import drive, origins, tracing
+from tinycore.rules.cache import CompiledText
 from tinycore.rules.tracing import RuleInfo
 
 FAST = frozenset({"nnan", "ninf", "nsz", "reassoc", "contract", "arcp"})
@@ -27,20 +29,21 @@ DEFAULT_ACCEPT = frozenset({"approx"})
 class Code:
     """A compiled file: its namespace, and the traced variant made when it is first asked for."""
 
-    def __init__(self, source: str, path: str, natives: Mapping[str, Callable[..., Any]]) -> None:
-        self.source, self.path, self.natives = source, path, natives
-        self.filename = f"<rules {path}>"
-        self.plain = self._run(source)
+    def __init__(self, compiled: CompiledText, path: str, natives: Mapping[str, Callable[..., Any]]) -> None:
+        self.source, self.path, self.natives = compiled.source, path, natives
+        code = compiled.code or compile(self.source, f"<rules {path}>", "exec")
+        self.filename = code.co_filename
+        self.plain = self._run(code)
 
-    def _run(self, source: str) -> dict[str, Any]:
+    def _run(self, code: CodeType) -> dict[str, Any]:
         namespace: dict[str, Any] = {f"f_{name}": function for name, function in self.natives.items()}
-        exec(compile(source, self.filename, "exec"), namespace)
+        exec(code, namespace)
         return namespace
 
     @cached_property
     def traced(self) -> dict[str, Any]:
         """The variant in which ``fired[0]`` is the number of the rule that answered."""
-        return self._run(re.sub(r"#@(\d+)", r"fired[0] = \1", self.source))
+        return self._run(compile(re.sub(r"#@(\d+)", r"fired[0] = \1", self.source), self.filename, "exec"))
 
     @cached_property
     def rules(self) -> tuple[RuleInfo, ...]:
