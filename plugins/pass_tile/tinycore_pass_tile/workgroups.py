@@ -128,16 +128,26 @@ def _share_reduction(plan: _Plan, nest: Nest, capabilities: Capabilities) -> Non
 
 
 def _one_each(plan: _Plan, nest: Nest, capabilities: Capabilities) -> None:
-    if not nest.loops:
-        return
-    inner = nest.loops[-1]
+    """Work-items along the innermost ranges until a group is full; everything else is the grid."""
     items = min(ITEMS, capabilities.local_size)
-    group, local = next(plan.ids), next(plan.ids)
-    plan.actions += [Split(number(inner), items, group, local, "mask"), Bind(group, "global"), Bind(local, "local")]
-    for node in nest.loops[:-1]:
-        plan.actions.append(Bind(number(node), "global"))
-        plan.grid.append(number(node))
-    plan.grid.append(group)
+    grid: list[int] = []
+    dimensions = 0
+    for node in reversed(nest.loops):
+        if items < 2 or dimensions == 3:
+            plan.actions.append(Bind(number(node), "global"))
+            grid.append(number(node))
+        elif is_static(node) and bound(node) <= items:
+            plan.actions.append(Bind(number(node), "local"))
+            items //= bound(node)
+            dimensions += 1
+        else:
+            group, local = next(plan.ids), next(plan.ids)
+            plan.actions += [Split(number(node), items, group, local, "mask"), Bind(group, "global"),
+                             Bind(local, "local")]
+            grid.append(group)
+            items = 1
+            dimensions += 1
+    plan.grid.extend(reversed(grid))
 
 
 def _at_most_three(plan: _Plan) -> None:
