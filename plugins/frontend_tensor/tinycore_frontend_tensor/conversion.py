@@ -240,6 +240,9 @@ class Conversion(TensorCore):
             self.requires_grad, self.is_leaf = joined.requires_grad, joined.is_leaf
         else:
             view = view.substitute({self.uop: base}) if base is not self.uop else view
+            if view is base and not value.mask & ops.ASSIGN.bit:
+                # All of it is replaced: what a pending write would have stored need not be computed.
+                base = view = execution.base_buffer(base)
             self.uop = UOp(ops.ASSIGN, base.dtype, (base, view, value))
         self.bindings, self._device = joined.bindings, joined._device
         return self
