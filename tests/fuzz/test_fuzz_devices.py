@@ -35,8 +35,13 @@ def test_random_graphs(device, number, count):
         pytest.skip(f"{device}: {reason.what}")
 
     @seed(number)
-    @settings(max_examples=count, deadline=None, database=None, print_blob=True,
-              suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(cases(stored_dtypes(device)))
     def holds(case):
         if device == PURE:

@@ -44,9 +44,14 @@ def test_special_floats_are_readable(value):
 
 
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
     | st.sampled_from([ops.ADD, ops.SINK, dtypes.int8, dtypes.index]),
-    lambda inner: st.lists(inner, max_size=4).map(tuple), max_leaves=12,
+    lambda inner: st.lists(inner, max_size=4).map(tuple),
+    max_leaves=12,
 )
 
 
@@ -95,22 +100,25 @@ def test_comments_and_empty_lines_are_skipped():
     assert parse("\n# a constant\n%0 = CONST[1, ()] : int32\n\n").value == 1
 
 
-@pytest.mark.parametrize(("text", "column", "message"), [
-    ("%0 = CNST[1, ()] : int32", 6, "there is no op 'CNST'"),
-    ("%0 = CONST[1, ( : int32", 17, "expected a value"),
-    ("%0 = NEG(%3) : int32", 10, "%3 is not defined above"),
-    ("%0 = CONST[1, ()] : int31", 21, "there is no dtype 'int31'"),
-    ("0 = CONST[1, ()] : int32", 1, "expected '%'"),
-    ("%0 = CONST[1, ()] : int32 (3,)", 27, "the shape is (), not (3,)"),
-    ("%0 = CONST[1, ()] : int32 x", 27, "expected the end of the line"),
-    ('%0 = SINK["ab] : void', 11, "a string is not closed"),
-    ('%0 = SINK["a\\qb"] : void', 13, "unknown escape"),
-    ("%0 = SINK[<object>] : void", 11, "no plain data"),
-    ("%0 = CONST[1.5, ()] : int32", None, "1.5 is no value of int32"),
-    ("%0 = CONST[1, ()] : int32\n%0 = CONST[2, ()] : int32", 1, "%0 is defined twice"),
-    ("%0 = PERMUTE[(1, 2)] : int32 (3,)", None, "have no shape"),
-    ("", None, "stands for no graph"),
-])
+@pytest.mark.parametrize(
+    ("text", "column", "message"),
+    [
+        ("%0 = CNST[1, ()] : int32", 6, "there is no op 'CNST'"),
+        ("%0 = CONST[1, ( : int32", 17, "expected a value"),
+        ("%0 = NEG(%3) : int32", 10, "%3 is not defined above"),
+        ("%0 = CONST[1, ()] : int31", 21, "there is no dtype 'int31'"),
+        ("0 = CONST[1, ()] : int32", 1, "expected '%'"),
+        ("%0 = CONST[1, ()] : int32 (3,)", 27, "the shape is (), not (3,)"),
+        ("%0 = CONST[1, ()] : int32 x", 27, "expected the end of the line"),
+        ('%0 = SINK["ab] : void', 11, "a string is not closed"),
+        ('%0 = SINK["a\\qb"] : void', 13, "unknown escape"),
+        ("%0 = SINK[<object>] : void", 11, "no plain data"),
+        ("%0 = CONST[1.5, ()] : int32", None, "1.5 is no value of int32"),
+        ("%0 = CONST[1, ()] : int32\n%0 = CONST[2, ()] : int32", 1, "%0 is defined twice"),
+        ("%0 = PERMUTE[(1, 2)] : int32 (3,)", None, "have no shape"),
+        ("", None, "stands for no graph"),
+    ],
+)
 def test_errors_point_at_the_place(text, column, message):
     with pytest.raises(DataError) as problem:
         parse(text)
@@ -176,10 +184,19 @@ def test_digests_tell_everything_else_apart():
     x = UOp(ops.BUFFER, F32, (), (1, (4,), "D"))
     y = UOp(ops.BUFFER, F32, (), (2, (4,), "D"))
     graphs = [
-        x + y, x - y, y - x + y, x + x, x + 0.0, x + -0.0, x.cast(dtypes.float64),
-        UOp(ops.BUFFER, F32, (), (1, (4,), "E")), UOp(ops.BUFFER, F32, (), (1, (2, 2), "D")),
-        UOp(ops.PARAM, F32, (), (0, (4,))), UOp(ops.PARAM, F32, (), (1, (4,))),
-        UOp(ops.REDUCE, F32, (x,), (ops.ADD, (0,))), UOp(ops.REDUCE, F32, (x,), (ops.MAX, (0,))),
+        x + y,
+        x - y,
+        y - x + y,
+        x + x,
+        x + 0.0,
+        x + -0.0,
+        x.cast(dtypes.float64),
+        UOp(ops.BUFFER, F32, (), (1, (4,), "E")),
+        UOp(ops.BUFFER, F32, (), (1, (2, 2), "D")),
+        UOp(ops.PARAM, F32, (), (0, (4,))),
+        UOp(ops.PARAM, F32, (), (1, (4,))),
+        UOp(ops.REDUCE, F32, (x,), (ops.ADD, (0,))),
+        UOp(ops.REDUCE, F32, (x,), (ops.MAX, (0,))),
     ]
     assert len({digest(node) for node in graphs}) == len(graphs)
 

@@ -31,14 +31,18 @@ def test_equal_nodes_are_the_same_object():
     assert UOp(ops.NEG, F32, (x,)) is UOp(ops.NEG, F32, (x,), None)
 
 
-@pytest.mark.parametrize(("one", "other"), [
-    (UOp.const(F32, 0.0), UOp.const(F32, -0.0)),
-    (UOp.const(dtypes.bool_, True), UOp.const(dtypes.int32, 1)),
-    (UOp.const(dtypes.int32, 1), UOp.const(dtypes.int64, 1)),
-    (UOp.const(F32, 1.0), UOp.const(dtypes.float64, 1.0)),
-    (UOp.const(F32, 1.0), UOp.const(F32, 1.0, (1,))),
-    (UOp.from_bits(F32, 0x7FC00000), UOp.from_bits(F32, 0x7FC00001)),
-], ids=["zeros", "bool", "width", "float width", "shape", "nan payload"])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (UOp.const(F32, 0.0), UOp.const(F32, -0.0)),
+        (UOp.const(dtypes.bool_, True), UOp.const(dtypes.int32, 1)),
+        (UOp.const(dtypes.int32, 1), UOp.const(dtypes.int64, 1)),
+        (UOp.const(F32, 1.0), UOp.const(dtypes.float64, 1.0)),
+        (UOp.const(F32, 1.0), UOp.const(F32, 1.0, (1,))),
+        (UOp.from_bits(F32, 0x7FC00000), UOp.from_bits(F32, 0x7FC00001)),
+    ],
+    ids=["zeros", "bool", "width", "float width", "shape", "nan payload"],
+)
 def test_what_python_finds_equal_is_not_merged(one, other):
     assert one is not other
 
@@ -195,8 +199,11 @@ def test_mask_has_the_bits_of_everything_below():
 def test_nobody_reassigns_the_fields_of_a_node():
     """UOp is immutable by convention: a check in the constructor would cost a third of its speed."""
     fields = {"op", "dtype", "src", "arg", "mask", "_shape", "_bounds", "_ranges"}
-    allowed = {("uop.py", name) for name in fields} | {("shapes.py", "_shape"), ("bounds.py", "_bounds"),
-                                                       ("bounds.py", "_ranges")}
+    allowed = {("uop.py", name) for name in fields} | {
+        ("shapes.py", "_shape"),
+        ("bounds.py", "_bounds"),
+        ("bounds.py", "_ranges"),
+    }
     root = Path(tinycore.__file__).parent
     found = []
     for file in [*root.rglob("*.py"), *root.parent.joinpath("plugins").rglob("*.py")]:

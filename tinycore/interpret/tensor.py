@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinycore.errors import InterpretError
+from tinycore.errors import InterpretError, TinycoreError
 from tinycore.interpret.arrays import Bindings, as_stored, constant, contract, monoid, reduce_axes, scan_axis
 from tinycore.interpret.elementwise import MEANING, quiet
 from tinycore.ir.ops import ops
@@ -107,6 +107,8 @@ class _Evaluation:
             if error.where is not None:
                 raise
             raise InterpretError(error.what, where=repr(node), hint=error.hint) from None
+        except TinycoreError:
+            raise
         except (ValueError, IndexError) as error:
             raise InterpretError(f"numpy refuses {node.op.name}: {error}", where=repr(node)) from error
 

@@ -92,10 +92,17 @@ def line(node: UOp, names: Mapping[UOp, str]) -> str:
     return f"{head} : {node.dtype.name}{_shape(node, names)}"
 
 
-def _shape(node: UOp, names: Mapping[UOp, str]) -> str:
+def _known_shape(node: UOp) -> Any:
+    """The shape; None for a malformed node."""
     try:
-        shape = node.shape
+        return node.shape
     except Exception:  # noqa: BLE001 - a malformed graph must be printable: that is when it is needed most
+        return None
+
+
+def _shape(node: UOp, names: Mapping[UOp, str]) -> str:
+    shape = _known_shape(node)
+    if shape is None:
         return " ?"
     return f" {_literal(shape, names)}" if shape else ""
 
@@ -192,7 +199,8 @@ def summary(node: UOp) -> str:
     """
     if node.dtype is dtypes.index and (node.op in _INFIX or node.op in _INDEX_LEAVES):
         return _expression(node)
-    names = {operand: _short(operand) for operand in (*nodes_in(node.arg), *node.src)}
+    shown = (*nodes_in(node.arg), *nodes_in(_known_shape(node)), *node.src)
+    names = {operand: _short(operand) for operand in shown}
     return line(node, names)
 
 
