@@ -15,7 +15,7 @@ from tinycore.ir import UOp, dims, dtypes, ops, substitute, toposort
 from tinycore.schedule.fuse import LEAVES, choose_stored
 from tinycore.schedule.kernels import Builder, Task, canonical_kernel, unaligned_read
 from tinycore.schedule.memory import nbytes, plan
-from tinycore.schedule.order import order_tasks
+from tinycore.schedule.order import copy_version, order_tasks
 from tinycore.schedule.prepare import prepare
 from tinycore.schedule.steps import CopyStep, KernelStep, Schedule, Step
 
@@ -62,11 +62,23 @@ def _make(roots: list[UOp], default_device: str) -> Schedule:
     stored = choose_stored(roots)
     builder = Builder(stored, default_device)
     tasks = [builder.task(node) for node in toposort(roots) if node in stored]
+    results = [builder.replace(root) if root.op not in LEAVES or root in stored else root for root in roots]
+    results = _keep_versions(results, tasks, builder)
     ordered = order_tasks(_split_hazards(tasks, builder), builder)
-    results = tuple([builder.replace(root) if root.op not in LEAVES or root in stored else root for root in roots])
     steps = [step for task in ordered for step in _step(task, builder)]
     kept = {node for result in results for node in toposort((result,)) if node.op is ops.BUFFER}
-    return Schedule(tuple(steps), results, plan(steps, kept))
+    return Schedule(tuple(steps), tuple(results), plan(steps, kept))
+
+
+def _keep_versions(results: list[UOp], tasks: list[Task], builder: Builder) -> list[UOp]:
+    """The results in the buffers where they are in the end; a version that is overwritten is copied before."""
+    overwritten = {task.buffer: task.node.src[0] for task in tasks if task.node.op is ops.ASSIGN}
+    places = dict(builder.homes)
+    for buffer in {node for result in results for node in toposort((result,)) if node in overwritten}:
+        copy = copy_version(overwritten[buffer], builder)
+        tasks.append(copy)
+        places[buffer] = copy.buffer
+    return substitute(results, places)
 
 
 def _split_hazards(tasks: list[Task], builder: Builder) -> list[Task]:
@@ -96,8 +108,8 @@ def _step(task: Task, builder: Builder) -> list[Step]:
         while source.op is ops.RESHAPE:
             source = source.src[0]
         if source.op is ops.BUFFER:
-            return [CopyStep(source, task.buffer)]
-    kernel, buffers = canonical_kernel(task)
+            return [CopyStep(builder.homes.get(source, source), task.buffer)]
+    kernel, buffers = canonical_kernel(task, builder.homes)
     return [KernelStep(kernel, buffers, device)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tinycore.errors import DeviceError
@@ -16,7 +17,7 @@ class Task:
     Attributes
     ----------
     node: the stored value in the tensor graph.
-    buffer: the BUFFER that it is written to.
+    buffer: the BUFFER that it is written to; for an ASSIGN the one that stands for the version before it.
     reads: the stored values and BUFFERs (versions!) that its kernel reads.
     body: the statements, over BUFFER nodes.
     """
@@ -56,6 +57,8 @@ class Builder:
         self.default_device = default_device
         self.devices: dict[UOp, str | None] = {}
         self.buffers: dict[UOp, UOp] = {}
+        self.homes: dict[UOp, UOp] = {}
+        """Every version of a buffer but the first has a BUFFER of its own here: the buffer that it lives in."""
         self.replaced: dict[UOp, UOp] = {}
         self.made = 0
 
@@ -67,13 +70,17 @@ class Builder:
         return buffer
 
     def buffer_of(self, node: UOp) -> UOp:
-        """The BUFFER that holds a stored value; an ASSIGN is held by the buffer that it changes."""
+        """The BUFFER that stands for a stored value; every version of a buffer has one (see `homes`)."""
         if node.op is ops.BUFFER:
             return node
         known = self.buffers.get(node)
         if known is None:
-            known = self.buffer_of(node.src[0]) if node.op is ops.ASSIGN else self.fresh_buffer(node)
-            self.buffers[node] = known
+            known = self.buffers[node] = self.fresh_buffer(node)
+            if node.op is ops.ASSIGN:
+                first = node
+                while first.op is ops.ASSIGN:
+                    first = first.src[0]
+                self.homes[known] = self.buffer_of(first)
         return known
 
     def replace(self, node: UOp) -> UOp:
@@ -100,12 +107,11 @@ class Builder:
 
     def task(self, node: UOp) -> Task:
         """The statements that compute one stored value into its buffer."""
-        buffer = self.buffer_of(node)
+        buffer = self.buffer_of(node.src[0] if node.op is ops.ASSIGN else node)
         operands = node.src
         if node.op is ops.ASSIGN:
-            base, view, value = operands
+            _, view, value = operands
             body = (_assign(buffer, self.replace(view), self.replace(value)),)
-            operands = (base, view, value)
         elif node.op is ops.SCATTER:
             base, index, updates = [self.replace(operand) for operand in operands]
             body = (_assign(buffer, buffer, base), node.replace(src=(buffer, index, updates)))
@@ -138,14 +144,14 @@ def _assign(buffer: UOp, view: UOp, value: UOp) -> UOp:
     return UOp(ops.ASSIGN, buffer.dtype, (buffer, view, value))
 
 
-def canonical_kernel(task: Task) -> tuple[UOp, tuple[UOp, ...]]:
+def canonical_kernel(task: Task, homes: Mapping[UOp, UOp]) -> tuple[UOp, tuple[UOp, ...]]:
     """(kernel, buffers): the statements with BUFFERs exchanged for PARAMs; the written one has slot 0."""
-    order = [task.buffer]
-    for node in toposort(task.body):
-        if node.op is ops.BUFFER and node is not task.buffer:
-            order.append(node)
+    read = [node for node in toposort(task.body) if node.op is ops.BUFFER]
+    order = list(dict.fromkeys([homes.get(buffer, buffer) for buffer in (task.buffer, *read)]))
+    slots = {buffer: slot for slot, buffer in enumerate(order)}
     mapping = {
-        buffer: UOp(ops.PARAM, buffer.dtype, (), (slot, buffer.arg[1])) for slot, buffer in enumerate(order)
+        buffer: UOp(ops.PARAM, buffer.dtype, (), (slots[homes.get(buffer, buffer)], buffer.arg[1]))
+        for buffer in (task.buffer, *read)
     }
     body = substitute(task.body, mapping)
     return UOp(ops.SINK, dtypes.void, tuple(body), None), tuple(order)

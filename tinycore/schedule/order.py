@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import heapq
 
-from tinycore.ir import UOp, ops
+from tinycore.errors import VerifyError
+from tinycore.ir import UOp, ops, substitute
 from tinycore.schedule.kernels import Builder, Task
 
 
@@ -25,11 +26,13 @@ def order_tasks(tasks: list[Task], builder: Builder) -> list[Task]:
         for read in task.reads:
             readers.setdefault(read, []).append(task)
     extra: list[Task] = []
-    for writer in [task for task in tasks if task.node.op is ops.ASSIGN]:
-        old = writer.node.src[0]
+    for old, writer in _writers(tasks).items():
         late = [r for r in readers.get(old, []) if r is not writer and _depends(r, writer, needs)]
         if late:
-            copy = _copy_old_version(old, late, builder)
+            copy = copy_version(old, builder)
+            for task in late:
+                task.body = tuple(substitute(task.body, {builder.buffer_of(old): copy.buffer}))
+                task.reads = tuple([read for read in task.reads if read is not old])
             if old in producer:
                 needs[copy] = {producer[old]}
             else:
@@ -45,6 +48,21 @@ def order_tasks(tasks: list[Task], builder: Builder) -> list[Task]:
     return _topological([*tasks, *extra], needs, position)
 
 
+def _writers(tasks: list[Task]) -> dict[UOp, Task]:
+    """The task that overwrites each version, by version. Raises VerifyError when there are two."""
+    writers: dict[UOp, Task] = {}
+    for task in tasks:
+        if task.node.op is not ops.ASSIGN:
+            continue
+        old = task.node.src[0]
+        if old in writers:
+            raise VerifyError("two in-place writes start from the same version of a buffer",
+                              where=f"{writers[old].node!r}\n{task.node!r}",
+                              hint="let the second one write to the result of the first, or to a copy")
+        writers[old] = task
+    return writers
+
+
 def _depends(task: Task, other: Task, needs: dict[Task, set[Task]]) -> bool:
     """Whether `task` needs `other`, directly or not."""
     stack, seen = [task], {task}
@@ -58,24 +76,13 @@ def _depends(task: Task, other: Task, needs: dict[Task, set[Task]]) -> bool:
     return False
 
 
-def _copy_old_version(old: UOp, late: list[Task], builder: Builder) -> Task:
+def copy_version(old: UOp, builder: Builder) -> Task:
+    """The task that copies a version of a buffer to a buffer of its own."""
     source = builder.buffer_of(old)
     target = builder.fresh_buffer(source)
     statement = UOp(ops.ASSIGN, target.dtype, (target, target, source))
-    for task in late:
-        task.body = tuple([_exchange(part, source, target) for part in task.body])
-        task.reads = tuple([read for read in task.reads if read is not old])
-    node = UOp(ops.CONTIGUOUS, source.dtype, (source,))
+    node = UOp(ops.CONTIGUOUS, source.dtype, (source, target))  # nobody else's
     return Task(node, target, (old,), (statement,))
-
-
-def _exchange(statement: UOp, source: UOp, target: UOp) -> UOp:
-    # The written buffer of the statement stays what it is; only what it reads is exchanged.
-    written = statement.src[0]
-    if written is source:
-        rest = [operand.substitute({source: target}) for operand in statement.src[1:]]
-        return statement.replace(src=(written, *rest))
-    return statement.substitute({source: target})
 
 
 def _topological(tasks: list[Task], needs: dict[Task, set[Task]], position: dict[Task, int]) -> list[Task]:
