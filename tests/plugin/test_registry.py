@@ -33,7 +33,7 @@ def test_backends_are_sorted_by_priority_and_opened_lazily(site):
     assert site.imported() == {"site_high"}
     assert found.versions == (("thirdparty-high", "0.3.0"), ("thirdparty-low", "0.3.0"))
     assert environment() is found
-    assert found.sources == ()
+    assert found.sources == (site.path / "site_high", site.path / "site_low")
     with pytest.raises(TypeError):
         found.backends["X"] = None
 

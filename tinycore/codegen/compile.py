@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from tinycore.codegen.pipeline import Context, Observer, PluginPass, run
+from tinycore.codegen.pipeline import Context, PluginPass, run
 from tinycore.codegen.program import Program
 from tinycore.errors import CompileError
 from tinycore.ir import Dim, Target, UOp, dims, dtypes, ops
 from tinycore.ir.text import digest
+from tinycore.rules.doors import Observer
 
 
 def lower(

@@ -11,21 +11,25 @@ simplify tiles  kernel, kernel   the same rules, on the index arithmetic that ti
 decompose       kernel, kernel   ops that the target lacks become ops that it has
 (late)          kernel, kernel   plugin passes and rules of stage `late`
 linearize       kernel, program  loops in order, lanes, accumulators
+(program)       program, program plugin passes and rules of stage `program`
 ==============  ===============  ====================================================================
 """
 
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from tinycore.codegen.indexing import lower_indexing
 from tinycore.codegen.linearize import linearize
 from tinycore.ir import DType, Target, UOp, dtypes, ops
 from tinycore.ir.ops import Level
-from tinycore.rules import active_extra, load
+from tinycore.rules import load
+from tinycore.rules.doors import Observer, PassRun, extra_doors
 
 
 class PluginPass(Protocol):
@@ -40,10 +44,6 @@ class PluginPass(Protocol):
         """``run(kernel, context) -> kernel``."""
 
 
-Observer = Callable[[str, Level, UOp, UOp], None]
-"""Called as ``observer(pass name, level, before, after)``: explain and validation."""
-
-
 @dataclass(frozen=True)
 class Context:
     """What every pass may ask for.
@@ -51,7 +51,7 @@ class Context:
     Attributes
     ----------
     target: what the kernel is compiled for.
-    plugins: passes that plugins add, by stage, in the order they run.
+    plugins: passes and rule files that plugins add, by stage, in the order they run.
     observers: called after every pass.
     """
 
@@ -109,23 +109,47 @@ def passes(context: Context) -> Iterator[PipelinePass]:
     yield from LOWERING
     yield from _door("late", context)
     yield from LINEARIZE
+    yield from _door("program", context)
 
 
 def _door(stage: str, context: Context) -> Iterator[PipelinePass]:
-    for plugin in context.plugins.get(stage, ()):
-        yield PipelinePass(plugin.id, "kernel", "kernel", plugin.run)
-    for extra in active_extra(stage):
-        yield PipelinePass(getattr(extra, "name", stage), "kernel", "kernel", lambda k, c, extra=extra: extra(k, c))
+    level: Level = "program" if stage == "program" else "kernel"
+    for plugin in (*context.plugins.get(stage, ()), *extra_doors(stage)):
+        action = partial(_listed, plugin) if level == "program" else plugin.run
+        yield PipelinePass(plugin.id, level, level, action)
 
 
 def run(kernel: UOp, context: Context) -> UOp:
     """The LINEAR of a canonical kernel."""
     for step in passes(context):
-        result = step.run(kernel, context)
-        for observer in context.observers:
-            observer(step.name, step.gives, kernel, result)
-        kernel = result
+        before, start = kernel, time.perf_counter()
+        kernel = step.run(before, context)
+        if context.observers:
+            seconds = time.perf_counter() - start
+            again = partial(step.run, before, context)
+            seen = PassRun(step.name, step.takes, step.gives, before, kernel, seconds, again)
+            for observer in context.observers:
+                observer(seen)
     return kernel
+
+
+def _listed(plugin: PluginPass, linear: UOp, context: Context) -> UOp:
+    """A pass over a LINEAR; what it made and did not list is listed before its first use."""
+    result: UOp = plugin.run(linear, context)
+    if result is linear:
+        return result
+    listed, done = set(result.src), set[UOp]()
+    order: list[UOp] = []
+    for statement in result.src:
+        for node in statement.toposort():
+            if node not in done and node.op not in UNLISTED and (node is statement or node not in listed):
+                done.add(node)
+                order.append(node)
+    return result.replace(src=tuple(order))
+
+
+UNLISTED = frozenset({ops.CONST, ops.PARAM, ops.VARIABLE, ops.IOTA, ops.SCRATCH})
+"""What stands in no list: it has a value from the start."""
 
 
 def index_dtype(kernel: UOp, target: Target) -> DType:

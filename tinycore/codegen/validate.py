@@ -1,186 +1,165 @@
-"""TINYCORE_VALIDATE=1: every pass is checked by running the kernel before and after it on the interpreter.
+"""TINYCORE_VALIDATE=1: every pass is checked by running the graph before and after it on the interpreter.
 
 Results must be equal bit for bit, except where a pass may reorder a float reduction or replace an op by a
-declared approximation: then the stated tolerance holds. When a pass of rules fails the check, the rule that
-changed the meaning is found by checking each of its rewrites, and named.
+declared approximation: then the stated tolerance holds (`tinycore.codegen.samples`). When a pass fails the
+check, the rule that changed the meaning is found by checking each of its rewrites, and named.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tinycore.codegen.compile import grid_of
-from tinycore.errors import ValidationError
-from tinycore.interpret import interpret_kernel, interpret_program
+from tinycore.codegen.samples import Precision, Sample, difference, draw, precision
+from tinycore.codegen.suspects import find_wrong_rule, rules_that_fired
+from tinycore.errors import InterpretError, ValidationError
+from tinycore.interpret import interpret, interpret_kernel, interpret_program
+from tinycore.interpret.arrays import Bindings
 from tinycore.ir import Target, UOp, dims, ops
 from tinycore.ir.ops import Level
 from tinycore.ir.text import digest, print_graph
+from tinycore.ir.verify import verify
+from tinycore.rules.doors import PassRun
 
 if TYPE_CHECKING:
-    import numpy
+    import numpy as np
 
-LARGEST = 1 << 22
-"""Kernels of more elements (inputs, or iterations of a program) are not interpreted."""
-PROGRAM_STEPS = 200_000
-"""Programs of more statements are not interpreted: Python runs them one by one."""
+    Array = np.ndarray[Any, Any]
 
-Arrays = dict[int, "numpy.ndarray[Any, Any]"]
+PROGRAM_STEPS = 20_000
+"""Programs of more statements are not interpreted, but checked by running them: Python is slow."""
+
+HINT = "TINYCORE_VALIDATE=0 runs without this check; `tinycore explain` shows every pass"
 
 
 @dataclass
 class Validator:
-    """An observer of the pipeline (`tinycore.codegen.pipeline.Observer`)."""
+    """An observer of one compilation (`tinycore.rules.doors.Observer`).
+
+    Attributes
+    ----------
+    target: what the kernel is compiled for.
+    checked: how many passes were compared.
+    skipped: the passes that were not, and why.
+    """
 
     target: Target
     checked: int = 0
-    _inputs: Arrays | None = None
-    _expected: Arrays | None = None
-    _bindings: dict[UOp, int] = field(default_factory=dict)
-    _previous: UOp | None = None
 
-    def __call__(self, name: str, level: Level, before: UOp, after: UOp) -> None:
+    def __post_init__(self) -> None:
+        self.skipped: list[str] = []
+        self._previous: UOp | None = None
+        self._sample: Sample | None = None
+        self._expected: dict[int, Array] = {}
+
+    def __call__(self, seen: PassRun) -> None:
         """Check one pass. Raises ValidationError naming it, and the rule where one is to blame."""
-        if before is not self._previous:
-            self._start(before)
-        self._previous = after
-        if self._inputs is None or self._expected is None or after is before:
+        if seen.before is not self._previous:
+            self._start(seen.before, seen.takes)
+        self._previous = seen.after
+        if seen.after is seen.before:
             return
-        found = self._run(after, level)
-        if found is None:
+        verify(seen.after, seen.gives)
+        if self._sample is None:
+            self.skipped.append(f"{seen.name}: too large to interpret")
             return
+        if seen.gives == "program" and steps_of(seen.after, self._sample.bindings) > PROGRAM_STEPS:
+            self.skipped.append(f"{seen.name}: too long to interpret")
+            return
+        try:
+            found = self._run(seen.after, seen.gives, self._sample)
+        except InterpretError as error:
+            raise self._failure(seen, f"it cannot be executed any more: {error.what}") from error
         self.checked += 1
-        difference = compare(self._expected, found, self._loose(before, after))
-        if difference:
-            raise ValidationError(
-                f"the pass {name!r} changed the meaning of a kernel: {difference}",
-                where=blame(before, after, self._inputs, self._bindings) or _excerpt(after),
-                hint="TINYCORE_VALIDATE=0 runs without this check; DEBUG=5 prints every pass",
-            )
+        wanted = precision(seen.before.toposort(), seen.after.toposort(), self._sample)
+        for slot, expected in self._expected.items():
+            what = difference(expected, found[slot], wanted)
+            if what:
+                raise self._failure(seen, f"buffer {slot}, {what}")
+        self._expected = found
 
-    def _start(self, kernel: UOp) -> None:
-        """Random inputs and the expected outputs of a canonical kernel."""
-        self._inputs = self._expected = None
-        parameters = [node for node in kernel.toposort() if node.op is ops.PARAM]
-        variables = [node for node in kernel.toposort() if node.op is ops.VARIABLE]
-        for parameter in parameters:
-            variables += list(dims.variables(parameter.arg[1]))
-        self._bindings = {v: _some_value(v) for v in variables}
-        sizes = {p: _size(p, self._bindings) for p in parameters}
-        if sum(sizes.values()) > LARGEST:
+    def _start(self, kernel: UOp, level: Level) -> None:
+        """Random inputs and the expected outputs of a kernel."""
+        self._expected = {}
+        nodes = kernel.toposort()
+        self._sample = draw([kernel], nodes, digest(kernel))
+        if self._sample is None:
             return
-        self._inputs = random_inputs(parameters, sizes, digest(kernel))
-        self._expected = self._run(kernel, "tensor")
+        self._expected = self._run(kernel, level, self._sample)
+        if _mostly_nan(list(self._expected.values())):
+            self._sample = draw([kernel], nodes, digest(kernel), positive=True)
+            assert self._sample is not None
+            self._expected = self._run(kernel, level, self._sample)
 
-    def _run(self, graph: UOp, level: Level) -> Arrays | None:
-        assert self._inputs is not None
-        arrays = {slot: array.copy() for slot, array in self._inputs.items()}
+    def _run(self, graph: UOp, level: Level, sample: Sample) -> dict[int, Array]:
+        arrays = sample.slots()
         if level == "program":
-            if _iterations(graph) > PROGRAM_STEPS:
-                return None
-            grid, group = grid_of(graph, "global"), grid_of(graph, "local")
-            interpret_program(graph, arrays, self._bindings, grid, [dims.upper(size) for size in group])
+            group = [dims.upper(size) for size in grid_of(graph, "local")]
+            interpret_program(graph, arrays, sample.bindings, grid_of(graph, "global"), group)
         else:
-            interpret_kernel(graph, arrays, self._bindings)
+            interpret_kernel(graph, arrays, sample.bindings)
         return arrays
 
-    def _loose(self, before: UOp, after: UOp) -> bool:
-        """Whether reductions may have been reordered or ops approximated."""
-        floats = any(node.op is ops.REDUCE and node.dtype.is_float for node in before.toposort())
-        return floats or bool(before.mask & _APPROXIMATED)
+    def _failure(self, seen: PassRun, what: str) -> ValidationError:
+        assert self._sample is not None
+        return failure(seen, "a kernel", what, find_wrong_rule(seen, self._sample))
 
 
-_APPROXIMATED = 0
-for _op in (ops.EXP, ops.EXP2, ops.LOG, ops.LOG2, ops.SIN, ops.COS, ops.TANH, ops.ERF, ops.POW):
-    _APPROXIMATED |= _op.bit
+def failure(seen: PassRun, of: str, what: str, blamed: str | None) -> ValidationError:
+    """The error for a pass that changed the meaning of something."""
+    where = blamed or rules_that_fired(seen) or _excerpt(seen.after)
+    return ValidationError(
+        f"the pass {seen.name!r} changed the meaning of {of}: {what}", where=where, hint=HINT
+    )
 
 
-def random_inputs(parameters: Sequence[UOp], sizes: Mapping[UOp, int], seed: str) -> Arrays:
-    """Flat arrays by slot: normal floats, small integers, a few of both signs; the same for the same kernel."""
-    import numpy as np
+def check_tensors(seen: PassRun) -> None:
+    """Check one pass over a tensor graph, a SINK of its roots. Raises ValidationError.
 
-    generator = np.random.default_rng(zlib.crc32(seed.encode()))
-    arrays: Arrays = {}
-    for parameter in parameters:
-        dtype, size = parameter.dtype, sizes[parameter]
-        if dtype.is_float:
-            values = generator.standard_normal(size)
-        elif dtype.kind == "bool":
-            values = generator.integers(0, 2, size)
-        else:
-            low = 0 if dtype.kind == "uint" else -3
-            values = generator.integers(low, 12, size)
-        arrays[int(parameter.arg[0])] = values.astype(dtype.numpy)
-    return arrays
-
-
-def compare(expected: Arrays, found: Arrays, loose: bool) -> str:
-    """What differs, or the empty string."""
-    import numpy as np
-
-    for slot, want in expected.items():
-        have = found[slot]
-        if loose and want.dtype.kind not in "iub":
-            a, b = want.astype(np.float64), have.astype(np.float64)
-            epsilon = {2: 2e-2, 4: 2e-4, 8: 1e-10}.get(want.dtype.itemsize, 0.3)
-            scale = np.nanmax(np.abs(np.where(np.isfinite(a), a, 0)), initial=0) + 1e-30
-            with np.errstate(all="ignore"):
-                close = (a == b) | (np.isnan(a) & np.isnan(b)) | (np.abs(a - b) <= epsilon * scale)
-        else:
-            same_bits = want.view(np.uint8) == have.view(np.uint8)
-            close = same_bits.reshape(len(want), -1).all(axis=1) if len(want) else same_bits
-            with np.errstate(all="ignore"):
-                close = close | (want == have) | ((want != want) & (have != have))
-        if not close.all():
-            at = int(np.argmin(close))
-            return f"element {at} of buffer {slot} was {want[at]!r} and became {have[at]!r}"
-    return ""
+    A reordered sum deep inside a model may change later values by more than any tolerance (a division by
+    something that is almost zero); where every rewrite by itself is right, such a difference is none.
+    """
+    if seen.after is seen.before:
+        return
+    verify(seen.after, "tensor")
+    below = UOp(ops.SINK, seen.before.dtype, (seen.before, seen.after)).toposort()
+    sample = draw([seen.before], below, digest(seen.before))
+    if sample is None:
+        return
+    expected = interpret(seen.before.src, sample.inputs, sample.bindings)
+    try:
+        found = interpret(seen.after.src, sample.inputs, sample.bindings)
+    except InterpretError as error:
+        what = f"it cannot be executed any more: {error.what}"
+        raise failure(seen, "a tensor graph", what, find_wrong_rule(seen, sample)) from error
+    wanted = precision(seen.before.toposort(), seen.after.toposort(), sample)
+    for position, (old, new) in enumerate(zip(expected, found, strict=True)):
+        what = difference(old, new, wanted)
+        if what:
+            blamed = find_wrong_rule(seen, sample)
+            if blamed is None and wanted is Precision.REORDERED and rules_that_fired(seen):
+                return
+            raise failure(seen, "a tensor graph", f"root {position}, {what}", blamed)
 
 
-def blame(before: UOp, after: UOp, inputs: Arrays, bindings: Mapping[UOp, int]) -> str | None:
-    """The rule that changed the meaning: the passes of rules are run again and each rewrite is checked."""
-    from tinycore.codegen.suspects import find_wrong_rule
-
-    return find_wrong_rule(before, inputs, bindings)
+def _mostly_nan(arrays: Sequence[Array]) -> bool:
+    floats = [array for array in arrays if array.dtype.kind not in "iub" and array.size]
+    return any(float((array != array).mean()) > 0.2 for array in floats)
 
 
-def _some_value(variable: UOp) -> int:
-    _, minimum, maximum, multiple = variable.arg
-    wanted = min(maximum, max(minimum, 5))
-    return int(min(maximum // multiple, -(-wanted // multiple)) * multiple)
-
-
-def _value(dim: Any, bindings: Mapping[UOp, int]) -> int:
-    if isinstance(dim, int):
-        return dim
-    value = dims.to_dim(dim.substitute({v: dims.to_node(n) for v, n in bindings.items()}))
-    assert isinstance(value, int)
-    return value
-
-
-def _size(parameter: UOp, bindings: Mapping[UOp, int]) -> int:
-    return _product([_value(dim, bindings) for dim in parameter.arg[1]])
-
-
-def _product(sizes: Sequence[int]) -> int:
-    total = 1
-    for size in sizes:
-        total *= size
-    return total
-
-
-def _iterations(linear: UOp) -> int:
-    """About how many statements a program executes."""
+def steps_of(linear: UOp, bindings: Mapping[UOp, int]) -> int:
+    """About how many statements a program executes, its grid in lock step."""
+    known = Bindings(bindings)
     total, factor = 0, 1
-    stack: list[int] = []
+    opened: list[int] = []
     for node in linear.src:
-        if node.op is ops.RANGE:
-            stack.append(max(1, min(node.src[0].vmax, 1 << 20)))
-            factor *= stack[-1]
-        elif node.op is ops.END and node.src[0].op is ops.RANGE and stack:
-            factor //= stack.pop()
+        if node.op is ops.RANGE and node.arg[1] not in ("global", "local"):
+            opened.append(max(1, known.value(node.src[0]) if node.src[0].is_const else node.src[0].vmax))
+            factor *= opened[-1]
+        elif node.op is ops.END and node.src[0].op is ops.RANGE and opened:
+            factor //= opened.pop()
         total += factor
     return total
 

@@ -110,9 +110,11 @@ def assemble(plugins: Iterable[Plugin]) -> Registry:
 
 
 def _compiles(plugin: Plugin) -> bool:
-    """Whether its code or rules can change what a kernel becomes."""
+    """Whether its code or rules can change what a kernel becomes: all but plain frontends."""
     manifest = plugin.manifest
-    return manifest is None or bool(manifest.passes or manifest.rules or manifest.hooks)
+    if manifest is None or not (manifest.exports or manifest.frontends):
+        return True
+    return bool(manifest.passes or manifest.rules or manifest.hooks or manifest.backends)
 
 
 def _claims(kind: str, found: Iterable[tuple[Plugin, str]], clashes: list[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What joins the compiler from outside, and what watches it: passes of plugins, rule files, a person's rules.
+"""What joins the compiler from outside (passes, rule files, a person's rules), and what watches it.
 
 A `Door` is one pass at one of the stages, whoever brought it; equal keys mean equal behaviour, so schedules and
 kernels are remembered by the keys of the doors that took part. A `PassRun` is what an observer is told.

@@ -11,21 +11,23 @@ import functools
 import hashlib
 import json
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tinycore.codegen.compile import lower
-from tinycore.codegen.pipeline import Observer
 from tinycore.codegen.program import Program
 from tinycore.config import config
 from tinycore.errors import DataError
 from tinycore.ir import Dim, Target, UOp, dtypes, ops
 from tinycore.ir.text import digest, parse, print_graph
-from tinycore.rules import active_extra
+from tinycore.rules.doors import Observer
+from tinycore.runtime import report
 from tinycore.runtime.cache import DiskCache, open_cache
 from tinycore.runtime.device import Device, Executable, Signature
 from tinycore.runtime.environment import environment
+from tinycore.runtime.joined import joined, lowering_digests, lowering_key
 
 FORMAT = 1
 _HEADER = struct.Struct("<II")
@@ -64,21 +66,25 @@ class _Entry:
     traffic: Dim
 
 
-_loaded: dict[tuple[UOp, str, tuple[object, ...]], Compiled] = {}
+_loaded: dict[tuple[UOp, str, bool, tuple[object, ...]], Compiled] = {}
 compile_hooks: list[Callable[[UOp, Program, str], None]] = []
 """Called with (kernel, program, source) after each real compilation: DEBUG=4, ledgers, tests."""
 
 
 def compile_kernel(kernel: UOp, device: Device) -> Compiled:
     """The loaded code of a canonical kernel. Raises CompileError."""
-    key = (kernel, device.name, tuple(active_extra("kernel")) + tuple(active_extra("late")))
+    key = (kernel, device.name, config().validate, lowering_key())
     found = _loaded.get(key)
     if found is None:
-        entry = _from_cache(kernel, device)
+        start = time.perf_counter()
+        entry, cached = _from_cache(kernel, device)
         executable = device.load(entry.binary, entry.signature)
         found = Compiled(entry.signature.name, executable, entry.variables, entry.grid, entry.operations,
                          entry.traffic)
         _loaded[key] = found
+        if config().debug >= 2:
+            report.compiled(found.name, device.name, time.perf_counter() - start,
+                            "loaded from the cache" if cached else "compiled")
     return found
 
 
@@ -87,36 +93,39 @@ def forget_loaded() -> None:
     _loaded.clear()
 
 
-def _from_cache(kernel: UOp, device: Device) -> _Entry:
+def _from_cache(kernel: UOp, device: Device) -> tuple[_Entry, bool]:
+    """What a kernel became, and whether that was found on disk."""
     cache = _cache()
     key = cache_key(kernel, device.target) if cache is not None else ""
-    if cache is not None and config().debug < 4 and not config().validate:
+    if cache is not None and config().debug < 3 and not config().validate:
         content = cache.get(key)
         if content is not None:
-            return _unpack(content)
+            return _unpack(content), True
     entry = _compile(kernel, device)
     if cache is not None:
         cache.put(key, _pack(entry))
-    return entry
+    return entry, False
 
 
 def _compile(kernel: UOp, device: Device) -> _Entry:
-    program = lower(kernel, device.target, dict(environment().passes), observers(device.target))
+    program = lower(kernel, device.target, joined().doors, observers(device.target))
     source = device.render(program)
     for hook in compile_hooks:
         hook(kernel, program, source)
+    if config().debug >= 3:
+        report.actions(program.name, program.linear.arg or ())
     if config().debug >= 4:
-        print(source)
+        report.code(source)
     binary = device.compile(source, program.name)
     signature = Signature(program.name, len(program.parameters), len(program.variables), program.group)
     return _Entry(binary, signature, program.variables, program.grid, program.operations, program.traffic)
 
 
 def observers(target: Target) -> tuple[Observer, ...]:
-    """What watches the passes: validation when it is asked for, the printer at DEBUG=5."""
+    """What watches the passes of a kernel: validation when it is asked for, the printer at DEBUG=5."""
     found: list[Observer] = []
     if config().debug >= 5:
-        found.append(_print_pass)
+        found.append(report.passed)
     if config().validate:
         from tinycore.codegen.validate import Validator
 
@@ -124,9 +133,16 @@ def observers(target: Target) -> tuple[Observer, ...]:
     return tuple(found)
 
 
-def _print_pass(name: str, level: str, before: UOp, after: UOp) -> None:
-    print(f"--- {name} ({level}, {len(after.toposort())} nodes)")
-    print(print_graph(after))
+def tensor_observers() -> tuple[Observer, ...]:
+    """What watches the passes over the tensor graph."""
+    found: list[Observer] = []
+    if config().debug >= 5:
+        found.append(report.passed)
+    if config().validate:
+        from tinycore.codegen.validate import check_tensors
+
+        found.append(check_tensors)
+    return tuple(found)
 
 
 @functools.cache
@@ -140,34 +156,27 @@ def _cache() -> DiskCache | None:
 
 def cache_key(kernel: UOp, target: Target) -> str:
     """A hex digest of everything that decides what code a kernel becomes."""
+    known = environment()
     parts = [
-        str(FORMAT), digest(kernel), target.name, target.architecture, target.fingerprint, _compiler_digest(),
-        repr(environment().versions), *[str(getattr(extra, "digest", extra)) for stage in ("kernel", "late")
-                                        for extra in active_extra(stage)],
+        str(FORMAT), digest(kernel), target.name, target.architecture, target.fingerprint,
+        _compiler_digest(known.sources), repr(known.versions), *lowering_digests(),
     ]
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=20).hexdigest()
 
 
 @functools.cache
-def _compiler_digest() -> str:
-    """Of every file of the compiler: a developer's edit must never meet old code."""
+def _compiler_digest(sources: tuple[Path, ...]) -> str:
+    """Of every file of the compiler and its plugins: a developer's edit must never meet old code."""
     import tinycore
 
     root = Path(tinycore.__file__).parent
     hashed = hashlib.blake2b(digest_size=16)
-    roots = [root / room for room in ("ir", "rules", "passes", "codegen", "schedule")]
-    for plugins in environment().passes.values():
-        roots.extend(Path(found).parent for found in {_file_of(plugin.run) for plugin in plugins} if found)
-    for folder in roots:
-        for path in sorted([*folder.glob("*.py"), *folder.glob("*.rules")]):
-            hashed.update(path.name.encode())
-            hashed.update(path.read_bytes())
+    for folder in (*[root / room for room in ("ir", "rules", "passes", "codegen", "schedule")], *sources):
+        for path in sorted([*folder.rglob("*.py"), *folder.rglob("*.rules"), *folder.rglob("*.lark")]):
+            if "_compiled" not in path.parts:
+                hashed.update(str(path.relative_to(folder)).encode())
+                hashed.update(path.read_bytes())
     return hashed.hexdigest()
-
-
-def _file_of(function: Callable[..., object]) -> str | None:
-    code = getattr(function, "__code__", None)
-    return code.co_filename if code is not None else None
 
 
 def _pack(entry: _Entry) -> bytes:

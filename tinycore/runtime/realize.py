@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from tinycore.codegen.compile import kernel_name
 from tinycore.config import config
 from tinycore.errors import BindingError
-from tinycore.ir import Dim, UOp, ops
+from tinycore.ir import UOp, ops
+from tinycore.runtime import report
 from tinycore.runtime.buffer import Buffer
-from tinycore.runtime.compiler import Compiled, compile_kernel
+from tinycore.runtime.compiler import Compiled, compile_kernel, tensor_observers
 from tinycore.runtime.devices import default_device, get_device
+from tinycore.runtime.joined import tensor_doors
 from tinycore.runtime.reference import ReferenceDevice
+from tinycore.runtime.report import KernelTime, collect, statistics
 from tinycore.runtime.storage import Bindings, check_bindings, evaluate, new_buffer_node, storage_of
 from tinycore.schedule import CopyStep, KernelStep, Schedule, Step, make_schedule, nbytes, number_buffers
+
+__all__ = ["Call", "CopyCall", "KernelCall", "KernelTime", "collect", "realize", "recorders", "statistics"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +35,35 @@ class KernelCall:
     def run(self, bindings: Bindings) -> None:
         """Launch, and report at DEBUG=2."""
         device = self.buffers[0].device
-        memories = [buffer.memory for buffer in self.buffers]
         if self.compiled is None:
             assert isinstance(device, ReferenceDevice)
+            memories = [buffer.memory for buffer in self.buffers]
+            start = time.perf_counter()
             device.run(self.kernel, memories, bindings)
+            if config().debug >= 2 or statistics.active:
+                seconds = time.perf_counter() - start
+                statistics.report(KernelTime(kernel_name(self.kernel), device.name, seconds, 0, 0))
             return
+        if config().validate:
+            from tinycore.runtime.validation import checked_launch
+
+            checked_launch(self.kernel, device.name, self.buffers, bindings, lambda: self._launch(bindings))
+        else:
+            self._launch(bindings)
+
+    def _launch(self, bindings: Bindings) -> None:
+        compiled = self.compiled
+        assert compiled is not None
+        device = self.buffers[0].device
+        memories = [buffer.memory for buffer in self.buffers]
         variables, grid = self.arguments(bindings)
         if config().debug >= 2 or statistics.active:
-            seconds = device.elapsed(self.compiled.executable, memories, variables, grid)
-            statistics.report(self.compiled, device.name, seconds, bindings)
+            seconds = device.elapsed(compiled.executable, memories, variables, grid)
+            operations = evaluate(compiled.operations, bindings)
+            traffic = evaluate(compiled.traffic, bindings)
+            statistics.report(KernelTime(compiled.name, device.name, seconds, operations, traffic))
         else:
-            self.compiled.executable.launch(memories, variables, grid)
+            compiled.executable.launch(memories, variables, grid)
 
     def arguments(self, bindings: Bindings) -> tuple[list[int], list[int]]:
         """(variables, grid) of a launch. Raises BindingError for a variable without a value."""
@@ -90,7 +115,11 @@ def realize(roots: Sequence[UOp], bindings: Bindings | None = None, device: str 
     if all(_stored(root) for root in roots):
         return list(roots)
     numbered, inputs = number_buffers(list(roots))
-    schedule = make_schedule(numbered, device or default_device())
+    home = device or default_device()
+    schedule = make_schedule(numbered, home, tensor_doors(), tensor_observers())
+    if config().debug >= 1:
+        report.introduce(home)
+        report.scheduled(schedule)
     buffers = {UOp(ops.BUFFER, node.dtype, (), (-1 - k, *node.arg[1:])): storage_of(node)
                for k, node in enumerate(inputs)}
     _allocate(schedule, buffers)
@@ -150,54 +179,3 @@ def _result(result: UOp, buffers: Mapping[UOp, Buffer], inputs: dict[UOp, UOp]) 
         if node.op is ops.BUFFER and node not in inputs:
             inputs[node] = new_buffer_node(node.dtype, node.arg[1], node.arg[2], buffers[node])
     return result.substitute(inputs)
-
-
-class Statistics:
-    """Times of kernels: printed at DEBUG=2, collected inside ``with collect() as rows``."""
-
-    def __init__(self) -> None:
-        self.active: list[list[KernelTime]] = []
-
-    def report(self, compiled: Compiled, device: str, seconds: float, bindings: Bindings) -> None:
-        """One launch took so long."""
-        operations = evaluate(compiled.operations, bindings)
-        traffic = evaluate(compiled.traffic, bindings)
-        row = KernelTime(compiled.name, device, seconds, operations, traffic)
-        for rows in self.active:
-            rows.append(row)
-        if config().debug >= 2:
-            print(f"{device:<12} {compiled.name:<44} {seconds * 1e6:10.1f} us "
-                  f"{operations / seconds / 1e9:9.2f} GFLOP/s {traffic / seconds / 1e9:9.2f} GB/s")
-
-
-@dataclass(frozen=True, slots=True)
-class KernelTime:
-    """One timed launch: seconds, floating point operations, bytes touched."""
-
-    name: str
-    device: str
-    seconds: float
-    operations: int
-    traffic: int
-
-
-statistics = Statistics()
-
-
-class collect:  # noqa: N801 - a context manager, used like a function
-    """Collect the times of all kernels in a block.
-
-    >>> with collect() as rows:
-    ...     pass
-    >>> rows
-    []
-    """
-
-    def __enter__(self) -> list[KernelTime]:
-        self.rows: list[KernelTime] = []
-        statistics.active.append(self.rows)
-        return self.rows
-
-    def __exit__(self, *exception: object) -> None:
-        statistics.active.remove(self.rows)
-

@@ -10,18 +10,21 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Hashable, Sequence
 
 from tinycore.ir import UOp, dims, dtypes, ops, substitute, toposort
+from tinycore.rules import origins
+from tinycore.rules.doors import Door, Observer, keys_of
 from tinycore.schedule.fuse import LEAVES, choose_stored
 from tinycore.schedule.kernels import Builder, Task, canonical_kernel, unaligned_read
 from tinycore.schedule.memory import nbytes, plan
 from tinycore.schedule.order import copy_version, order_tasks
-from tinycore.schedule.prepare import prepare
+from tinycore.schedule.prepare import TensorContext, prepare
 from tinycore.schedule.steps import CopyStep, KernelStep, Schedule, Step
 
 __all__ = ["CopyStep", "KernelStep", "Schedule", "Step", "make_schedule", "nbytes", "number_buffers"]
 
-_known: weakref.WeakKeyDictionary[UOp, dict[str, Schedule]] = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[UOp, dict[Hashable, Schedule]] = weakref.WeakKeyDictionary()
 
 
 def number_buffers(roots: list[UOp]) -> tuple[list[UOp], list[UOp]]:
@@ -34,22 +37,37 @@ def number_buffers(roots: list[UOp]) -> tuple[list[UOp], list[UOp]]:
     mapping = {
         buffer: UOp(ops.BUFFER, buffer.dtype, (), (-1 - k, *buffer.arg[1:])) for k, buffer in enumerate(inputs)
     }
-    return substitute(roots, mapping), inputs
+    numbered = substitute(roots, mapping)
+    unite = origins.uniter()
+    if unite is not None:  # substitution keeps the structure, so both graphs have the same order
+        for old, new in zip(toposort(roots), toposort(numbered), strict=True):
+            unite(old, new)
+    return numbered, inputs
 
 
-def make_schedule(roots: list[UOp], default_device: str) -> Schedule:
+def make_schedule(
+    roots: list[UOp], default_device: str, doors: Sequence[Door] = (), observers: Sequence[Observer] = ()
+) -> Schedule:
     """The schedule of roots whose buffers are numbered by `number_buffers`; remembered while they live.
+
+    Parameters
+    ----------
+    roots: tensor-level values.
+    default_device: where values made of constants only are stored.
+    doors: what joined the stage `tensor`, in order; part of what the schedule is remembered by.
+    observers: told about every pass over the graph, when it was not remembered.
 
     Raises DeviceError when one operation has operands on two devices.
     """
     sink = UOp(ops.SINK, dtypes.void, tuple(roots), None)
     known = _known.setdefault(sink, {})
-    if default_device not in known:
-        known[default_device] = _make(roots, default_device)
+    key = (default_device, keys_of(doors), bool(observers))
+    if key not in known:
+        known[key] = _make(roots, default_device, doors, observers)
         _keep_alive[sink] = None
         while len(_keep_alive) > _KEPT:
             del _keep_alive[next(iter(_keep_alive))]
-    return known[default_device]
+    return known[key]
 
 
 _KEPT = 512
@@ -57,8 +75,10 @@ _keep_alive: dict[UOp, None] = {}
 """The last graphs that were scheduled: without a reference they would be forgotten at once."""
 
 
-def _make(roots: list[UOp], default_device: str) -> Schedule:
-    roots = prepare(roots)
+def _make(
+    roots: list[UOp], default_device: str, doors: Sequence[Door], observers: Sequence[Observer]
+) -> Schedule:
+    roots = prepare(roots, TensorContext(default_device), doors, observers)
     stored = choose_stored(roots)
     builder = Builder(stored, default_device)
     tasks = [builder.task(node) for node in toposort(roots) if node in stored]

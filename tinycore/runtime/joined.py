@@ -1,0 +1,80 @@
+"""What takes part in the compiler right now: passes and rule files of plugins, and a person's own rules."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+
+from tinycore.rules import active_extra
+from tinycore.rules.doors import Door, extra_doors, file_doors, keys_of, python_door
+from tinycore.runtime.environment import STAGES, Environment, environment
+
+LOWERING = ("kernel", "tile", "late", "program")
+"""The stages that decide what a kernel becomes; `tensor` decides which kernels there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The doors of one environment.
+
+    Attributes
+    ----------
+    doors: by stage, in the order they run: passes, then rule files.
+    key: what kernels are remembered by, as far as plugins are concerned.
+    """
+
+    doors: Mapping[str, tuple[Door, ...]]
+    key: tuple[Hashable, ...]
+
+
+_cache: dict[int, tuple[Environment, Joined]] = {}
+_KEPT = 8
+_lock = threading.Lock()
+
+
+def joined() -> Joined:
+    """What plugins add to the compiler. Raises RuleError for a rule file that is wrong."""
+    now = environment()
+    found = _cache.get(id(now))
+    if found is None or found[0] is not now:
+        with _lock:
+            found = (now, _build(now))
+            while len(_cache) >= _KEPT:
+                del _cache[next(iter(_cache))]
+            _cache[id(now)] = found
+    return found[1]
+
+
+def _build(now: Environment) -> Joined:
+    doors: dict[str, list[Door]] = {stage: [] for stage in STAGES}
+    for stage in STAGES:
+        doors[stage].extend(python_door(spec.id, spec.run) for spec in now.passes_at(stage))
+    for stage in STAGES:
+        for source in now.rules_at(stage):
+            for name, door in file_doors(source.path, stage):
+                doors[name].append(door)
+    frozen = {stage: tuple(found) for stage, found in doors.items()}
+    return Joined(frozen, tuple([keys_of(frozen[stage]) for stage in LOWERING]))
+
+
+def tensor_doors() -> tuple[Door, ...]:
+    """What takes part at the stage `tensor`, extra rules last."""
+    return (*joined().doors["tensor"], *extra_doors("tensor"))
+
+
+def lowering_key() -> tuple[Hashable, ...]:
+    """What a kernel is remembered by besides itself and its target."""
+    plugins = joined().key
+    if not any(active_extra(stage) for stage in LOWERING):
+        return plugins
+    return (*plugins, *[keys_of(extra_doors(stage)) for stage in LOWERING])
+
+
+def lowering_digests() -> list[str]:
+    """The same for the disk: names of stages, and digests of what takes part there."""
+    found: list[str] = []
+    for stage in LOWERING:
+        found.append(stage)
+        found.extend(door.digest for door in (*joined().doors[stage], *extra_doors(stage)))
+    return found
