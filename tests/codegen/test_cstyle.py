@@ -117,7 +117,7 @@ def test_elementwise(lines, dialect):
     assert lines.text(dialect, grid=(64,)) == golden("""\
         void k(float* data0, float* data1, float* data2) {
           int gid0 = grid(0);
-          data2[gid0] = ((data0[gid0] * 2.0f) + ((gid0 < 60) ? data1[gid0] : 0.0f));
+          data2[gid0] = (data0[gid0] * 2.0f) + ((gid0 < 60) ? data1[gid0] : 0.0f);
         }
         """)
 
@@ -139,7 +139,7 @@ def test_reduction(lines, dialect):
             float acc0 = 0.0f;
             int alu0 = i0 * 8;
             for (int i1 = 0; i1 < 8; i1++) {
-              acc0 = (acc0 + data0[(alu0 + i1)]);
+              acc0 = acc0 + data0[alu0 + i1];
             }
             data1[i0] = sqrt(acc0);
           }
@@ -152,7 +152,7 @@ def test_an_operand_that_a_template_repeats_gets_a_name(lines, dialect):
     lines.store(out, 0, UOp(ops.MAX, dtypes.float32, (lines.load(x, 0), lines.load(x, 1))))
     text = lines.text(dialect)
     assert "float val0 = data0[0];" in text and "float val1 = data0[1];" in text
-    assert "data1[0] = (val0 > val1 || val0 != val0 ? val0 : val1);" in text
+    assert "data1[0] = val0 > val1 || val0 != val0 ? val0 : val1;" in text
 
 
 def test_values_with_two_users_get_a_name(lines, dialect):
@@ -193,7 +193,7 @@ def test_reads_of_a_register_do_not_pass_its_update(lines, dialect):
     lines.again(UOp(ops.UPDATE, dtypes.void, (b, total)))
     lines.store(out, 0, lines.again(UOp(ops.AFTER, dtypes.float32, (b,))))
     assert [line.strip() for line in lines.text(dialect).splitlines()[3:-1]] == [
-        "float alu0 = acc0 + acc1;", "acc0 = (acc1 + 2.0f);", "acc1 = alu0;", "data0[0] = acc1;"]
+        "float alu0 = acc0 + acc1;", "acc0 = acc1 + 2.0f;", "acc1 = alu0;", "data0[0] = acc1;"]
 
 
 def test_nothing_moves_into_a_loop(lines, dialect):
@@ -229,7 +229,7 @@ def test_lane_reductions_are_trees(lines, dialect):
     x, out = lines.buffer(0), lines.buffer(1)
     lines.store(out, 0, UOp(ops.LANE_REDUCE, dtypes.float32, (lines.load(x, 0, 4),), ops.ADD))
     text = lines.text(dialect)
-    assert "data1[0] = ((val0[0] + val0[2]) + (val0[1] + val0[3]));" in text
+    assert "data1[0] = (val0[0] + val0[2]) + (val0[1] + val0[3]);" in text
 
 
 def test_helpers_that_are_used_come_first(lines, dialect):
@@ -276,7 +276,7 @@ def test_signed_arithmetic_that_may_overflow_is_unsigned(lines, dialect):
     lines.end(i)
     text = lines.text(dialect)
     for expected in ("(int)((uint)val0 + (uint)val0)", "(int)((uint)val0 - (uint)1)", "(int)(0 - (uint)val0)",
-                     "(int)((uint)val0 * (uint)val0)", "(int)((uint)val0 << 3)", "data0[((i0 * 4) + 1)]"):
+                     "(int)((uint)val0 * (uint)val0)", "(int)((uint)val0 << 3)", "data0[(i0 * 4) + 1]"):
         assert expected in text
 
 

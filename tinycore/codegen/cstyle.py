@@ -264,7 +264,14 @@ class _Writer:
         for number, count in found.items():
             if count > 1 and self.marked[number] in self.pending:
                 self._settle(self.marked[number])
-        return _MARK.sub(lambda match: self._take(self.marked[int(match[1])]), marked)
+        return _MARK.sub(lambda match: self._placed(match, marked), marked)
+
+    def _placed(self, match: re.Match[str], marked: str) -> str:
+        """A waiting value where a template wants it, without parentheses where it stands alone."""
+        text = self._take(self.marked[int(match[1])])
+        opened = marked.endswith(("(", "[", "= "), 0, match.start())
+        closed = marked.startswith((")", "]", ";", ","), match.end())
+        return strip(text) if opened and closed else text
 
     def _ask(self, node: UOp) -> str:
         if node.op.elementwise and node.op not in _ON_BITS:

@@ -176,5 +176,6 @@ class Kit:
                 answer, wanted = answer.astype(np.float32), wanted.astype(np.float32)
             np.testing.assert_array_equal(answer, wanted)
             if answer.dtype.kind == "f":
-                np.testing.assert_array_equal(np.signbit(answer[answer == 0]), np.signbit(wanted[wanted == 0]))
+                zeros = wanted == 0
+                np.testing.assert_array_equal(np.signbit(answer[zeros]), np.signbit(wanted[zeros]))
         return answers[-1]

@@ -34,7 +34,8 @@ def edges(dtype):
               65504.0, 65520.0, 1e5, 2147483520.0,
               2147483648.0, -2147483648.0, -2147483904.0, 4294967296.0, 9.2e18,
               9223372036854775808.0, -9223372036854775808.0, 1.8446744073709552e19, 1e30, -1e30, 1e-30, 1e-40,
-              6e-8, 5.96e-8, 2.98e-8, 1.00390625, 1.01171875, 1 + 2**-9 + 2**-30, np.inf, -np.inf, np.nan]
+              6e-8, 5.96e-8, 2.98e-8, 1.00390625, 1.01171875, 1 + 2**-8 + 2**-40, 1 + 2**-11 + 2**-40,
+              np.inf, -np.inf, np.nan]
     with np.errstate(all="ignore"):
         return np.array(values).astype(dtype.numpy)
 
@@ -129,8 +130,13 @@ def test_bools_are_bytes(lines, kit, lanes):
     x = padded(np.array([0, 1, 1, 0], np.uint8), lanes)
     start, (value,) = operands(lines, kit, lanes, (0, dtypes.uint8, x.size))
     lines.store(lines.buffer(1, dtypes.bool_, x.size), start, lines.add(value.bitcast(dtypes.bool_)))
-    answer = kit.check(lines.program(), x, np.zeros(x.size, bool))
-    assert answer.view(np.uint8).tolist() == x.tolist()
+    first = lines.load(lines.buffers[0], 1).bitcast(dtypes.bool_)
+    same = lines.add(kit.splat(first, lanes) if lanes else first)
+    lines.store(lines.buffer(2, dtypes.int32, x.size), start, lines.add(same.cast(dtypes.int32)))
+    arrays = (x, np.zeros(x.size, bool), np.zeros(x.size, np.int32))
+    kit.check(lines.program(), *arrays)
+    _, answer, ones = kit.run(lines.program(), *arrays)
+    assert (ones == 1).all() and answer.view(np.uint8).tolist() == x.tolist()
 
 
 @pytest.mark.parametrize("dtype", [dtypes.float32, dtypes.float64], ids=str)

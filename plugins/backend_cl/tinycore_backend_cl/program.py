@@ -36,9 +36,9 @@ class Session:
 
     @property
     def options(self) -> str:
-        """Build options: results must not depend on what a driver finds fast."""
+        """Build options: results do not depend on what a driver finds fast, and warnings are for people."""
         exact = self.description.single & api.FP_CORRECTLY_ROUNDED_DIVIDE_SQRT
-        return "-cl-std=CL1.2" + (" -cl-fp32-correctly-rounded-divide-sqrt" if exact else "")
+        return "-cl-std=CL1.2 -w" + (" -cl-fp32-correctly-rounded-divide-sqrt" if exact else "")
 
 
 def compile_source(session: Session, source: str, name: str) -> bytes:
