@@ -38,8 +38,8 @@ MEANING = {
     ops.XOR: lambda a, b: a ^ b,
     ops.MAX: max,
     ops.MIN: min,
-    ops.SHL: lambda a, b: a << b,
-    ops.SHR: lambda a, b: a >> b,
+    ops.SHL: lambda a, b: a << b if 0 <= b < 64 else 0,
+    ops.SHR: lambda a, b: a >> b if 0 <= b < 64 else -(a < 0),
     ops.WHERE: lambda c, a, b: a if c else b,
     ops.CAST: lambda a: a,
 }
@@ -54,7 +54,8 @@ def evaluate(node, values):
         if part.op is ops.CONST:
             known[part] = part.value
         else:
-            known[part] = MEANING[part.op](*[known[operand] for operand in part.src])
+            value = MEANING[part.op](*[known[operand] for operand in part.src])
+            known[part] = bool(value) if part.dtype is dtypes.bool_ else value
     return known[node]
 
 

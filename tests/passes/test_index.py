@@ -158,6 +158,20 @@ def test_digests_tell_structures_apart():
     assert len({digest(x) for x in (i, j, i + j, j + i, i * j, i * 2, loop(0, 9), N)}) == 8
 
 
+def test_loops_of_one_iteration_vanish():
+    i, one = loop(0, 8), loop(1, 1, "reduce")
+    x = UOp(ops.PARAM, dtypes.float32, (), (0, (8,)))
+    true = UOp.const(dtypes.bool_, True)
+    value = UOp(ops.LOAD, dtypes.float32, (x, i + one, true), 1)
+    r = loop(2, 3, "reduce")
+    assert simplify(UOp(ops.REDUCE, dtypes.float32, (value, one, r), (ops.ADD, ()))) is UOp(
+        ops.REDUCE, dtypes.float32, (value.substitute({i + one: i}), r), (ops.ADD, ())
+    )
+    assert simplify(UOp(ops.REDUCE, dtypes.float32, (value, one), (ops.ADD, ()))) is value.substitute(
+        {i + one: i}
+    )
+
+
 # --- random expressions ------------------------------------------------------------------------------------
 
 
@@ -219,6 +233,26 @@ def check_small(before):
 def test_random_comparisons_keep_their_value(x, number, op, swapped):
     operands = (const(number), x) if swapped else (x, const(number))
     before = operands[0].alu(op, operands[1])
+    check_small(before)
+
+
+@st.composite
+def digits(draw):
+    """Sums of quotients and remainders of one number, with coefficients that often fit together."""
+    x = draw(st.sampled_from([loop(0, 60), loop(0, 60) + 7, loop(0, 60) - 11, loop(0, 12) * 5 + loop(1, 5)]))
+    divisors = st.sampled_from([2, 3, 4, 6, -2, 12])
+    terms = []
+    for _ in range(draw(st.integers(2, 4))):
+        a, b = draw(divisors), draw(divisors)
+        coefficient = draw(st.sampled_from([1, 1, 2, a, a * b, 3 * a, b]))
+        y = draw(st.sampled_from([x % a, x // a, x // a % b, x // (a * b), x // a // b, x % (a * b)]))
+        terms.append(y * coefficient)
+    return sum(terms[1:], terms[0])
+
+
+@settings(max_examples=500, deadline=None)
+@given(digits())
+def test_digits_of_a_number_keep_their_value(before):
     check_small(before)
 
 

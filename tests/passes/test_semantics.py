@@ -1,16 +1,18 @@
-"""Every rule of algebra.rules and of the integer, narrow and conversion groups of decompose.rules, on instances.
+"""Every exact rule of algebra.rules, index.rules and decompose.rules, on instances.
 
-From the pattern of each rule, in each order of operands, graphs are made that it should match; the interpreter
-evaluates them before and after, and the answers must agree bit for bit. A rule that never fires fails the test.
+From the pattern of each rule, in each order of operands, graphs are made that it should match. They are evaluated
+before and after (by the interpreter; `index` arithmetic in unbounded integers), and the answers must agree bit for
+bit. A rule that never fires fails the test.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 from pathlib import Path
 
 import pytest
-from passes_helpers import Context, same_bits, target, values
+from passes_helpers import Context, assignments, evaluate, loop, same_bits, target, values
 
 import tinycore
 from tinycore.interpret import interpret
@@ -61,12 +63,13 @@ def file_of(module):
     return parse(path.read_text(), str(path))
 
 
-def cases():
-    for module, group in GROUPS:
+def cases(groups, without=()):
+    for module, group in groups:
         file = file_of(module)
         (tree,) = [item for item in file.groups if item.name == group]
         for rule in rules_of(file, tree):
-            if not any(note.name in ("fast", "unsafe", "approx") for note in rule.annotations):
+            inexact = any(note.name in ("fast", "unsafe", "approx") for note in rule.annotations)
+            if not inexact and rule.name not in without:
                 yield pytest.param(module, group, cases_of(file, rule), id=f"{group}-{rule.name}")
 
 
@@ -76,6 +79,8 @@ class Impossible(Exception):
 
 class Maker:
     """Makes graphs that a pattern should match."""
+
+    kinds = KINDS
 
     def __init__(self, chance):
         self.chance = chance
@@ -90,20 +95,20 @@ class Maker:
             return self.allowed(pattern.pattern)
         if isinstance(pattern, (s.Variable, s.Constant)):
             if kind is None:
-                return KINDS["Any"]
+                return self.kinds["Any"]
             if kind in self.types:
                 return {self.types[kind]}
             return (
-                KINDS[kind]
-                if kind in KINDS
+                self.kinds[kind]
+                if kind in self.kinds
                 else {dtypes.by_name(kind)}
                 if not kind[0].isupper()
-                else KINDS["Any"]
+                else self.kinds["Any"]
             )
         if isinstance(pattern, s.Literal):
             if isinstance(pattern.value, bool):
                 return {dtypes.bool_}
-            return KINDS["Number"] if isinstance(pattern.value, int) else KINDS["Float"]
+            return self.kinds["Number"] if isinstance(pattern.value, int) else self.kinds["Float"]
         op = TABLE[pattern.ops[0]]
         if op.dtype == "bool":
             return {dtypes.bool_}
@@ -112,17 +117,19 @@ class Maker:
             if given is not None and isinstance(given.equal, s.Name):
                 return {dtypes.by_name(given.equal.name)}
             return (
-                {self.types[given.name]} if given is not None and given.name in self.types else KINDS["Any"]
+                {self.types[given.name]}
+                if given is not None and given.name in self.types
+                else self.kinds["Any"]
             )
         return self.shared(op, pattern)
 
     def shared(self, op, pattern):
         """The dtypes that all operands called T may have."""
-        found = KINDS["Any"]
+        found = self.kinds["Any"]
         for spec, operand in zip(op.operands, pattern.operands, strict=True):
             name, _, kind = spec.partition(":")
             if name == "T":
-                found = found & self.allowed(operand) & (KINDS[kind] if kind else KINDS["Any"])
+                found = found & self.allowed(operand) & (self.kinds[kind] if kind else self.kinds["Any"])
         return found
 
     def pick(self, choices):
@@ -156,7 +163,7 @@ class Maker:
         src = []
         for spec, operand in zip(op.operands, pattern.operands, strict=True):
             name, _, _ = spec.partition(":")
-            own = common if name == "T" else self.pick(self.allowed(operand) & KINDS[name])
+            own = common if name == "T" else self.pick(self.allowed(operand) & self.kinds[name])
             src.append(self.make(operand, own))
         if op is ops.BITCAST and (
             src[0].dtype.bits != dtype.bits or "bool" in (src[0].dtype.kind, dtype.kind)
@@ -174,7 +181,7 @@ class Maker:
         if (
             kind is not None
             and kind[0].isupper()
-            and kind not in KINDS
+            and kind not in self.kinds
             and self.types.setdefault(kind, dtype) is not dtype
         ):
             raise Impossible
@@ -194,29 +201,99 @@ class Maker:
         return UOp.const(dtype, self.chance.choice(FLOATS if dtype.is_float else NUMBERS), (SIZE,))
 
 
-@pytest.mark.parametrize("module, group, orders", list(cases()))
+def attempts(maker_type, orders, name, count):
+    """Instances that the cases of a rule should match, the same in every run."""
+    chance = random.Random(name)
+    for attempt in range(count * len(orders)):
+        maker = maker_type(chance)
+        pattern = orders[attempt % len(orders)].pattern
+        with contextlib.suppress(Impossible):
+            yield (
+                maker,
+                maker.make(pattern, maker.pick(maker.allowed(pattern))),
+                TARGETS[attempt // len(orders) % 2],
+            )
+
+
+@pytest.mark.parametrize("module, group, orders", list(cases(GROUPS)))
 def test_a_rule_keeps_every_bit(module, group, orders):
     rewrite = load(f"tinycore.passes.{module}").groups[group]
     name = orders[0].rule.name
-    chance = random.Random(f"{group} {name}")
-    fired = 0
-    for attempt in range(60 * len(orders)):
-        maker = Maker(chance)
-        try:
-            pattern = orders[attempt % len(orders)].pattern
-            before = maker.make(pattern, maker.pick(maker.allowed(pattern)))
-        except Impossible:
-            continue
-        with trace() as found:
-            after = rewrite(before, Context(TARGETS[attempt // len(orders) % 2]))
-        fired += any(event.rule.name == name for event in found.events)
-        if after is not before:
+    with trace() as found:
+        for maker, before, machine in attempts(Maker, orders, name, 60):
+            after = rewrite(before, Context(machine))
+            if after is before:
+                continue
             assert after.dtype is before.dtype and after.shape == before.shape
             expected, answer = interpret([before], maker.leaves)[0], interpret([after], maker.leaves)[0]
-            assert same_bits(expected, answer, before.op in (ops.MAX, ops.MIN)), (
-                before,
-                after,
-                expected,
-                answer,
-            )
-    assert fired, f"{name} never fired"
+            signless = before.op in (ops.MAX, ops.MIN)
+            assert same_bits(expected, answer, signless), (before, after, expected, answer)
+    assert any(event.rule.name == name for event in found.events), f"{name} never fired"
+
+
+class IndexMaker(Maker):
+    """Makes scalars of dtype `index`: sums over loops, now and then a constant."""
+
+    kinds = {
+        name: members & {dtypes.index, dtypes.bool_}
+        for name, members in ((n, set(m)) for n, m in dtypes.CLASSES.items())
+    }
+
+    def variable(self, dtype):
+        if dtype is dtypes.bool_:
+            return self.variable(dtypes.index) < self.constant(dtypes.index)
+        if self.chance.random() < 0.4:
+            return self.constant(dtype)
+        i, j, k = loop(0, 24), loop(1, 4), loop(2, 3)
+        n = loop(3, self.chance.choice([1, 2, 6]))
+        plain = [
+            i,
+            j,
+            k,
+            n,
+            i * 4 + j,
+            i * 3 + k,
+            j * 6 + k * 2,
+            k * -4 + 8,
+            i * 12 + j * 3 + k,
+            j * k + 1,
+            k + 1,
+            i - 30,
+        ]
+        quotients = [i // 2, i % 6, i // 4 % 3, (i * 4 + j) // 6 % 2, (i - 9) // 5]
+        return self.chance.choice(plain + quotients)
+
+    def constant(self, dtype):
+        if dtype is dtypes.bool_:
+            return UOp.const(dtype, self.chance.choice([True, False]))
+        return UOp.const(dtype, self.chance.choice([1, 2, 3, 4, 6, 12, 24, 0, -1, -2, -6, 5, 7]))
+
+    def make(self, pattern, dtype):
+        node = super().make(pattern, dtype)
+        return UOp.const(node.dtype, node.value) if node.is_const else node
+
+
+ELSEWHERE = ("range_1", "reduce_0", "reduce_1", "bitcast_same", "bitcast_twice")
+"""Rules about ops that are no arithmetic on indices."""
+INDEX_GROUPS = [
+    ("index", "index"),
+    ("algebra", "algebra"),
+    ("algebra", "bools"),
+    ("algebra", "constants"),
+    ("decompose", "integers"),
+]
+
+
+@pytest.mark.parametrize("module, group, orders", list(cases(INDEX_GROUPS, ELSEWHERE)))
+def test_a_rule_keeps_the_value_of_indices(module, group, orders):
+    rewrite = load(f"tinycore.passes.{module}").groups[group]
+    name = orders[0].rule.name
+    with trace() as found:
+        for _, before, machine in attempts(IndexMaker, orders, name, 150):
+            after = rewrite(before, Context(machine))
+            if after is before:
+                continue
+            ranges = sorted({r for r in before.toposort() if r.op is ops.RANGE}, key=lambda r: r.arg[0])
+            for known in assignments(ranges, limit=40):
+                assert evaluate(before, known) == evaluate(after, known), (before, after, known)
+    assert group != "index" or any(event.rule.name == name for event in found.events), f"{name} never fired"
