@@ -30,7 +30,7 @@ def run_program(program, *arrays, variables=(), chunks=1):
     return arrays[-1]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def execute():
     return run_program
 
