@@ -104,17 +104,16 @@ def programs(text: str, target: Target) -> list[Program]:
     """The kernels of an expression, lowered for a target, each once, in the order in which they would run."""
     from tinycore.cli.expression import graphs
     from tinycore.codegen.compile import lower
-    from tinycore.runtime.environment import environment
+    from tinycore.runtime.joined import joined, tensor_doors
     from tinycore.schedule import KernelStep, make_schedule, number_buffers
 
     roots: list[UOp] = graphs(text)
     numbered, _ = number_buffers(roots)
-    steps = make_schedule(numbered, target.name).steps
+    steps = make_schedule(numbered, target.name, tensor_doors()).steps
     kernels = dict.fromkeys(step.kernel for step in steps if isinstance(step, KernelStep))
     if not kernels:
         raise UsageError("there is nothing to compute", where=text, hint="the values are stored already")
-    plugins = {str(stage): found for stage, found in environment().passes.items()}
-    return [lower(kernel, target, plugins) for kernel in kernels]
+    return [lower(kernel, target, joined().doors) for kernel in kernels]
 
 
 def toolchain(name: str) -> Toolchain:
