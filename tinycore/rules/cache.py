@@ -24,6 +24,7 @@ from types import CodeType
 from typing import NamedTuple
 
 from tinycore.config import config, user_cache_directory
+from tinycore.errors import RuleSyntaxError
 from tinycore.ir.ops import TABLE, Op
 
 _SOURCES = (
@@ -77,18 +78,29 @@ def fetch(text: str, path: str, package_file: Path | None) -> CompiledText:
     if entry is not None and _trusted(entry):
         with contextlib.suppress(OSError, ValueError, EOFError, TypeError):
             return _unpacked(entry.read_bytes())
-    compiled = CompiledText(source := compile_text(text, path), compile(source, f"<rules {path}>", "exec"))
+    compiled = _compile(text, path)
     if entry is not None:
         _write(entry, _packed(compiled))
     return compiled
 
 
 def compile_text(text: str, path: str) -> str:
-    """Parse, check and generate. This is what imports lark. Raises RuleSyntaxError and RuleCheckError."""
+    """Parse, check and generate: the Python of a text. Raises RuleSyntaxError and RuleCheckError."""
+    return _compile(text, path).source
+
+
+def _compile(text: str, path: str) -> CompiledText:
+    # These two import lark.
     from tinycore.rules.generate import generate
     from tinycore.rules.parse import parse
 
-    return generate(parse(text, path))
+    file = parse(text, path)
+    try:
+        source = generate(file)
+        return CompiledText(source, compile(source, f"<rules {path}>", "exec"))
+    except (RecursionError, SyntaxError, MemoryError):  # Python's own limits on nesting
+        hint = "name parts of the expression in a block: { a = ...; b = ...; a + b }"
+        raise RuleSyntaxError("an expression or pattern is nested too deeply", where=path, hint=hint) from None
 
 
 # --- shipped with a package -----------------------------------------------------------------------------------

@@ -196,7 +196,7 @@ def top_down(
         current = forward.get(node)
         if current is None:
             current = node
-            steps: list[tuple[UOp, UOp]] = []
+            steps: dict[UOp, UOp] = {}
             while (match := table[current.op.number]) is not None:
                 result = match(current, context)
                 if result is None:
@@ -208,10 +208,10 @@ def top_down(
                     limit, measured = fuel_of(root), True
                 if unite is not None:
                     unite(current, result)
-                steps.append((current, result))
-                if len(steps) > 64 and any(result is before for before, _ in steps):
-                    start = next(k for k, (before, _) in enumerate(steps) if before is result)
-                    raise monitor.loop(steps[start:])
+                steps[current] = result
+                if result in steps:
+                    chain = list(steps.items())
+                    raise monitor.loop(chain[list(steps).index(result) :])
                 current = result
             forward[node] = current
         missing = []

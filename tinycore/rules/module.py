@@ -242,7 +242,8 @@ def _run(name: str, stage: Stage, root: UOp, context: Any, persistent: Memo | No
         for node in root.toposort():
             if node in kept:
                 final = kept[node]
-                memo[node] = node if final is None else final
+                memo[node] = final = node if final is None else final
+                memo[final] = final
     monitor = Monitor(name, stage)
     try:
         result, _ = drive.DRIVERS[stage.strategy](
