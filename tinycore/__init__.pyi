@@ -2,6 +2,7 @@
 
 from tinycore_frontend_tensor import Device as Device
 from tinycore_frontend_tensor import Tensor as Tensor
+from tinycore_frontend_tensor import Variable as Variable
 from tinycore_frontend_tensor import dtypes as dtypes
 from tinycore_frontend_tensor import jit as jit
 from tinycore_frontend_tensor import nn as nn
