@@ -132,6 +132,8 @@ def _cast(node: UOp, a: Bounds) -> Bounds:
         return of_dtype(node.dtype)
     if node.dtype.kind == "bool":
         return _truth(a[0] > 0 or a[1] < 0, a == (0, 0))
+    if node.dtype.kind == "index" and a[1] > UNKNOWN[1]:
+        return UNKNOWN  # the upper half of uint64 becomes negative: machine integers have 64 bits
     return _wrap(node, *a) if not node.dtype.is_float else UNKNOWN
 
 
@@ -203,7 +205,7 @@ def infer(node: UOp) -> Bounds:
 
 
 def free_ranges(node: UOp) -> frozenset[UOp]:
-    """The RANGEs that a value depends on and that no REDUCE inside has consumed."""
+    """The RANGEs that a value depends on and that no REDUCE or END inside has consumed."""
     stack = [node]
     while stack:
         current = stack[-1]
@@ -218,7 +220,7 @@ def free_ranges(node: UOp) -> frozenset[UOp]:
         if missing:
             stack.extend(missing)
             continue
-        if current.op is ops.REDUCE:
+        if current.op in _CONSUMERS:
             consumed = frozenset(current.src[1:])
             inner = current.src[0]._ranges.union(*[operand._ranges - {operand} for operand in consumed])
             current._ranges = inner - consumed
@@ -230,3 +232,4 @@ def free_ranges(node: UOp) -> frozenset[UOp]:
 
 
 _NONE: frozenset[UOp] = frozenset()
+_CONSUMERS = frozenset({ops.REDUCE, ops.END})
