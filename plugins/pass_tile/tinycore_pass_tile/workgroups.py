@@ -52,7 +52,7 @@ def _contraction(nest: Nest, capabilities: Capabilities) -> tuple[UOp, UOp, UOp,
         return None
     reduction, ranges = nest.reductions[0]
     loads = nest.within(reduction)
-    if len(ranges) != 1 or len(loads) != 2 or bound(ranges[0]) < TILE:
+    if len(ranges) != 1 or len(loads) != 2 or bound(ranges[0]) <= TILE:
         return None
     if any(node.op is not ops.PARAM for load in loads for node in (load.node.src[0],)):
         return None
@@ -80,8 +80,9 @@ def _tile(plan: _Plan, nest: Nest, rows: UOp, columns: UOp, reduced: UOp, reduct
             Split(number(node), 32, group, rest, "mask"), Bind(group, "global"),
             Split(rest, 4, local, unrolled, "mask"), Bind(local, "local"), Bind(unrolled, "unroll"),
         ]
-        outer_ids += [group, local]
-        plan.grid.append(group)
+        # A range with one iteration goes away, and `Order` does not count it.
+        outer_ids += [group, local] if bound(node) > 32 else [local]
+        plan.grid += [group] if bound(node) > 32 else []
     step, inside = next(plan.ids), next(plan.ids)
     plan.actions.append(Split(number(reduced), TILE, step, inside, "mask"))
     others = [number(node) for node in nest.loops if node not in (rows, columns)]
