@@ -220,6 +220,10 @@ def _reduction(plan: _Plan, nest: Nest, reduction: UOp, ranges: tuple[UOp, ...],
     if not ranges:
         return
     if vector is not None and vector in reduction.ranges:
+        innermost = ranges[-1]
+        if tile.contraction and is_static(innermost) and bound(innermost) % 4 == 0 and bound(innermost) > 4:
+            outer, inner = next(plan.ids), next(plan.ids)
+            plan.actions += [Split(number(innermost), 4, outer, inner, "mask"), Bind(inner, "unroll")]
         return
     loads = nest.within(reduction)
     best = max(ranges, key=lambda r: _score(loads, r) * min(1.0, bound(r) / lanes))
