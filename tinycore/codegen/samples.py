@@ -99,9 +99,10 @@ def draw(roots: Sequence[UOp], nodes: Iterable[UOp], seed: str, *, positive: boo
     if sum(sizes) > LARGEST or any(_elements(node, values) > WORK for node in nodes):
         return None
     whole = not positive and _whole(nodes, values)
+    reduces = any(node.op in (ops.REDUCE, ops.SCAN, ops.SCATTER) and node.dtype.is_float for node in nodes)
     generator = np.random.default_rng(zlib.crc32(seed.encode()))
     inputs = {
-        node: _array(node, size, generator, whole=whole, positive=positive)
+        node: _array(node, size, generator, whole=whole, positive=positive, special=not reduces)
         for node, size in zip(memories, sizes, strict=True)
     }
     return Sample(inputs, bindings, whole)
@@ -154,12 +155,22 @@ def _elements(node: UOp, values: Bindings) -> int:
     return _product(values.shape(node.shape))
 
 
-def _array(node: UOp, size: int, generator: np.random.Generator, *, whole: bool, positive: bool) -> Array:
+SPECIAL = (0.0, -0.0, 1.0, -1.0, float("inf"), float("-inf"), float("nan"), 1e30, 1e-30)
+
+
+def _array(
+    node: UOp, size: int, generator: np.random.Generator, *, whole: bool, positive: bool, special: bool
+) -> Array:
+    """Normal floats, every fourth a whole number (so that equal ones meet), and what floats are odd about."""
     import numpy as np
 
     dtype = node.dtype
     if dtype.is_float:
         values = generator.integers(-3, 4, size) if whole else generator.standard_normal(size)
+        if not whole:
+            values[::4] = np.round(values[::4] * 2)
+        if special and size >= 4 * len(SPECIAL):
+            values[generator.choice(size, len(SPECIAL), replace=False)] = SPECIAL
         if positive:
             values = np.abs(values) + 1e-3
     elif dtype.kind == "bool":

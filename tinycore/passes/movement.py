@@ -33,6 +33,11 @@ def reduce_ranges(context: RangeSource, n: UOp) -> dict[int, UOp]:
     return context.reduce_ranges(n)
 
 
+def loops_of(r: dict[int, UOp]) -> tuple[UOp, ...]:
+    """The ranges among what `reduce_ranges` answers."""
+    return tuple([item for item in r.values() if item.op is ops.RANGE])
+
+
 def ravel(indices: Sequence[UOp], shape: Shape) -> UOp:
     """The row-major position of an element.
 
