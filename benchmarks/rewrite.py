@@ -86,13 +86,17 @@ def main() -> None:
         generator = random.Random(seed)
         for _ in range(3):
             values = {axis: generator.randrange(int(axis.src[0].value)) for axis in ranges}
-            assert evaluate(root, values) == evaluate(result, values), "the rewritten graph means something else"
+            assert evaluate(root, values) == evaluate(result, values), (
+                "the rewritten graph means something else"
+            )
         start = time.process_time()
         assert arithmetic(result) is result
         unchanged = (time.process_time() - start) / len(result.toposort()) * 1e6
-        print(f"{size} nodes -> {len(result.toposort())}, {len(found.events)} rewrites in {seconds * 1e3:.1f} ms: "
-              f"{len(found.events) / seconds:,.0f}/s, {seconds / size * 1e6:.2f} us a node; "
-              f"unchanged {unchanged:.2f} us a node")
+        print(
+            f"{size} nodes -> {len(result.toposort())}, {len(found.events)} rewrites in {seconds * 1e3:.1f} ms: "
+            f"{len(found.events) / seconds:,.0f}/s, {seconds / size * 1e6:.2f} us a node; "
+            f"unchanged {unchanged:.2f} us a node"
+        )
     print(f"best: {best[0]:,.0f} rewrites/s, {best[1]:.2f} us an input node, {len(module.rules)} rules")
     if options.profile:
         import cProfile

@@ -11,7 +11,7 @@ from tinycore.ir import UOp, dtypes
 from tinycore.ir.ops import TABLE, ops
 from tinycore.rules import syntax as s
 from tinycore.rules.expand import OP_CLASSES, rules_of
-from tinycore.rules.parse import INFIX, parse
+from tinycore.rules.parse import parse
 
 ARITHMETIC = {
     "+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b, "//": lambda a, b: a // b,
@@ -229,7 +229,7 @@ def node_of(e, env, like):
         )
     if isinstance(e, s.Binary) and has_node(e, env):
         operands = (e.right, e.left) if e.operator in (">", ">=") else (e.left, e.right)
-        return build(TABLE[INFIX[e.operator]], (), operands, env, like)
+        return build(TABLE[s.INFIX[e.operator]], (), operands, env, like)
     if isinstance(e, s.Unary) and has_node(e, env):
         return build(ops.NEG, (), (e.operand,), env, like)
     if isinstance(e, s.Build):

@@ -142,7 +142,9 @@ def test_a_shipped_form_needs_neither_lark_nor_the_users_cache(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "TINYCORE_CACHE": "0"}
 
     def run(code=program):
-        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        return subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        )
 
     assert run().stdout.strip() == "True"
     made = run("from tinycore import rules; print(rules.precompile('shipped_example.r'))").stdout.strip()
@@ -160,8 +162,9 @@ def test_a_hit_in_the_users_cache_imports_no_lark(tmp_path):
     program = f"import sys; from tinycore import rules; rules.load_file({str(path)!r}); print('lark' in sys.modules)"
     environment = {**os.environ, "TINYCORE_CACHE_DIR": str(tmp_path / "cache"), "TINYCORE_CACHE": "1"}
     seen = [
-        subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-        .stdout.strip()
+        subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        ).stdout.strip()
         for _ in range(2)
     ]
     assert seen == ["True", "False"]

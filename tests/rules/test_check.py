@@ -15,19 +15,35 @@ CASES = {
     "r: NEG(x) => ADD(x)": ("ADD takes 2 operands, not 1", "ADD(x)", None),
     "r: LOAD(x) => x": ("LOAD takes 3 operands, not 1", "LOAD(x)", None),
     "r: INDEX(x) => x": ("INDEX takes at least 2 operands, not 1", "INDEX(x)", None),
-    "r: REDUCE[a](x) => x": ("REDUCE has [op, axes], not 1", "REDUCE[a](x)", "write _ for those that do not matter"),
+    "r: REDUCE[a](x) => x": (
+        "REDUCE has [op, axes], not 1",
+        "REDUCE[a](x)",
+        "write _ for those that do not matter",
+    ),
     "r: NEG(x) => RESHAPE(x)": ("RESHAPE needs [shape]", "RESHAPE(x)", None),
     "r: x:Itn + 0 => x": ("there is no dtype or dtype class Itn", "x:Itn", "did you mean 'Int'?"),
-    "r: x:flot32 + 0 => x": ("there is no dtype or dtype class flot32", "x:flot32", "did you mean 'float32'?"),
+    "r: x:flot32 + 0 => x": (
+        "there is no dtype or dtype class flot32",
+        "x:flot32",
+        "did you mean 'float32'?",
+    ),
     "r: SIN(x:Int) => x": ("this can never be Int", "x:Int", None),
     "r: SQRT(x) => x < 0": ("the result of r is bool", "r:", None),
     "r: x => x": ("rule r would match every node", "x", "name the op at the root"),
     "r: NEG(x) if x.vmix > 0 => x": ("a node has no attribute vmix", "x.vmix", "did you mean 'vmin'?"),
-    "r: NEG(x) if x.dtype.isint => x": ("a dtype has no attribute isint", "x.dtype.isint", "did you mean 'is_int'?"),
+    "r: NEG(x) if x.dtype.isint => x": (
+        "a dtype has no attribute isint",
+        "x.dtype.isint",
+        "did you mean 'is_int'?",
+    ),
     "r: NEG(x) if x._shape => x": ("the name _shape starts with an underscore", "x._shape", None),
     "r: NEG(_x) => _x": ("the name _x starts with an underscore", "_x", None),
     "r: NEG(int8) => int8": ("a capture cannot be called int8", "int8", None),
-    "r: NEG(x) if lossles(x, x) => x": ("there is no function lossles", "lossles(x, x)", "did you mean 'lossless'?"),
+    "r: NEG(x) if lossles(x, x) => x": (
+        "there is no function lossles",
+        "lossles(x, x)",
+        "did you mean 'lossless'?",
+    ),
     "r: NEG(x) if len(x, x) > 1 => x": ("len takes 1 operands, not 2", "len(x, x)", None),
     "r: NEG(x) if open(x) => x": ("there is no function open", "open(x)", None),
     "r: NEG(x) if x => x": ("a node is neither true nor false here", "x", "compare its bounds"),
@@ -37,11 +53,19 @@ CASES = {
     "r: NEG(x) + $c => x": ("c is captured but not used", "NEG(x) + $c", "write _"),
     "r: SINK(*xs) => SINK()": ("xs is captured but not used", "SINK(*xs)", "write _"),
     "r: n@NEG(x) => x": None,  # captured nodes may be unused: they say what the operand is
-    "r: SINK(*a, *b) => SINK(*a, *b)": ("at most two *rests, and something between them", "SINK(*a, *b)", None),
+    "r: SINK(*a, *b) => SINK(*a, *b)": (
+        "at most two *rests, and something between them",
+        "SINK(*a, *b)",
+        None,
+    ),
     "r: NEG(x) => 1 + 1": None,
     "r: NEG(x) => WHERE(x == 1, 1, 2)": None,
     "r: NEG(x) => CAST[bool](3)": ("the dtype of this number is not known here", "3", "write const("),
-    "r: NEG(x) => RESHAPE[(1,)](3)": ("the shape of a number below RESHAPE is not known", "3", "write const("),
+    "r: NEG(x) => RESHAPE[(1,)](3)": (
+        "the shape of a number below RESHAPE is not known",
+        "3",
+        "write const(",
+    ),
     "r: NEG(x) => target.name": ("target is not bound", "target", "@requires(target)"),
     "r: NEG(x) => view_(x)": ("there is no function view_", "view_(x)", None),
     "r: view_(x) => x": ("there is no view view_", "view_(x)", None),
@@ -52,7 +76,11 @@ CASES = {
     "r: $c * x => x * (c << 5000)": None,  # refused when it runs: the width is not known before
     f"r: x * $c => x * ({'(c * c) * ' * 40}c)": ("the result could have", "(c * c)", None),
     f"r: NEG(x) => x * {10**700}": ("a number of 2326 bits", "1000", None),
-    "vjp NEG(x) -> g => (g)": ("a vjp rule in a group of rewrite rules", "vjp", "put it in a group of its own"),
+    "vjp NEG(x) -> g => (g)": (
+        "a vjp rule in a group of rewrite rules",
+        "vjp",
+        "put it in a group of its own",
+    ),
 }
 
 
@@ -142,7 +170,9 @@ def test_a_file_that_is_no_text(tmp_path):
 
 def test_a_strangers_file_executes_nothing_of_theirs(tmp_path, monkeypatch):
     (tmp_path / "evil.py").write_text("raise SystemExit('executed')")
-    (tmp_path / "evil.rules").write_text("native f(x: node) -> node pure\ngroup g(fixpoint) { r: NEG(x) => f(x) }")
+    (tmp_path / "evil.rules").write_text(
+        "native f(x: node) -> node pure\ngroup g(fixpoint) { r: NEG(x) => f(x) }"
+    )
     (tmp_path / "import_evil.rules").write_text("from evil import g")
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in ("evil.rules", "import_evil.rules"):
@@ -153,7 +183,9 @@ def test_a_strangers_file_executes_nothing_of_theirs(tmp_path, monkeypatch):
 def test_arithmetic_stays_bounded_when_it_runs(load):
     from tinycore.ir import UOp
 
-    group = load("group g(fixpoint) { r: $c * x => x * (c << 5000)  s: x + $c if len(range(c * c)) > 5 => x }").groups["g"]
+    group = load(
+        "group g(fixpoint) { r: $c * x => x * (c << 5000)  s: x + $c if len(range(c * c)) > 5 => x }"
+    ).groups["g"]
     n = UOp.variable("n", 1, 9)
     with pytest.raises(RuleError, match="shift by 5000"):
         group(n * 3)

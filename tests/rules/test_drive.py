@@ -75,7 +75,9 @@ def test_union_runs_as_one_group(load):
 
 
 def test_a_result_that_is_the_node_itself_is_no_match(load):
-    module = load("group g(fixpoint) { same: x + y => y + x if x.vmin > 5 else x + y  other: x + x => x * 2 }")
+    module = load(
+        "group g(fixpoint) { same: x + y => y + x if x.vmin > 5 else x + y  other: x + x => x * 2 }"
+    )
     assert module.groups["g"](A + A) is A * 2
 
 
@@ -140,7 +142,7 @@ def test_shared_nodes_are_rewritten_once(load):
 
 
 def test_what_cannot_match_is_not_visited(load):
-    module = load("group g(fixpoint) { one: SQRT(x) => x @unsafe(\"test\") } pass p = g @accept(unsafe)")
+    module = load('group g(fixpoint) { one: SQRT(x) => x @unsafe("test") } pass p = g @accept(unsafe)')
     node = A
     for _ in range(1000):
         node = -node
@@ -178,7 +180,9 @@ def test_permissions(load):
 
 
 def test_trace_says_what_fired_where(load):
-    module = load("group g(fixpoint) {\n  one: x * 1 => x\n  zero: x:Int + 0 => x why \"nothing is added\"\n}\npass p = g")
+    module = load(
+        'group g(fixpoint) {\n  one: x * 1 => x\n  zero: x:Int + 0 => x why "nothing is added"\n}\npass p = g'
+    )
     with rules.trace() as found:
         module.passes["p"]((A + 0) * 1)
     assert [(event.rule.name, event.rule.line, event.pass_name) for event in found.events] == [
@@ -207,7 +211,11 @@ def test_errors_in_guards_name_rule_and_node(load):
     module = load("group g(fixpoint) {\n  fine: x * 1 => x\n  bad: x:Int // $c if 8 % c == 0 => x\n}")
     with pytest.raises(RuleError) as caught:
         module.groups["g"](A // 0)
-    assert "ZeroDivisionError" in caught.value.what and "bad" in caught.value.where and ":3" in caught.value.where
+    assert (
+        "ZeroDivisionError" in caught.value.what
+        and "bad" in caught.value.where
+        and ":3" in caught.value.where
+    )
     assert "FLOORDIV" in caught.value.where
 
 
@@ -235,8 +243,9 @@ def test_impure_groups_use_no_persistent_memo(tmp_path, monkeypatch):
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "r.py").write_text("calls = []\ndef look(ctx, n):\n    calls.append(ctx)\n    return None\n")
-    (package / "r.rules").write_text("native look(n: node) -> node? ctx\n"
-                                     "group g(fixpoint) { a: n@NEG(_) let r = look(n) => r }")
+    (package / "r.rules").write_text(
+        "native look(n: node) -> node? ctx\ngroup g(fixpoint) { a: n@NEG(_) let r = look(n) => r }"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     group = rules.load("impure_example.r").groups["g"]
     memo = rules.Memo()
@@ -259,9 +268,11 @@ def test_origins_follow_rewrites(load):
 
 def test_extra_rules_join_their_stage(tmp_path):
     path = tmp_path / "mine.rules"
-    path.write_text("group late_ones(fixpoint) @stage(late) { a: NEG(x) => x * -1 }\n"
-                    "group others(fixpoint) { b: x * 1 => x }\n"
-                    "group part(fixpoint) @stage(kernel) { c: x - x => 0 }\npass whole = fixpoint(part)")
+    path.write_text(
+        "group late_ones(fixpoint) @stage(late) { a: NEG(x) => x * -1 }\n"
+        "group others(fixpoint) { b: x * 1 => x }\n"
+        "group part(fixpoint) @stage(kernel) { c: x - x => 0 }\npass whole = fixpoint(part)"
+    )
     assert rules.active_extra("late") == ()
     with rules.extra_rules(path, stage="tile"):
         assert [p.name for p in rules.active_extra("late")] == ["late_ones"]
@@ -281,8 +292,10 @@ def test_imports_between_packages(tmp_path, monkeypatch):
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('never imported')")
     (package / "a.rules").write_text("group a(fixpoint) { one: x * 1 => x } pass both = a")
-    (package / "b.rules").write_text("from import_example.a import a, both\ngroup b(fixpoint) { zero: x:Int + 0 => x }\n"
-                                     "pass p = fixpoint(a + b)\npass q = both ; b")
+    (package / "b.rules").write_text(
+        "from import_example.a import a, both\ngroup b(fixpoint) { zero: x:Int + 0 => x }\n"
+        "pass p = fixpoint(a + b)\npass q = both ; b"
+    )
     (package / "c.rules").write_text("from import_example.d import d")
     (package / "d.rules").write_text("from import_example.c import c")
     (package / "e.rules").write_text("from import_example.a import aa")
@@ -290,7 +303,11 @@ def test_imports_between_packages(tmp_path, monkeypatch):
     module = rules.load("import_example.b")
     assert module.passes["p"]((A + 0) * 1) is module.passes["q"]((A * 1) + 0) is A
     assert rules.load("import_example.b") is module
-    for name, message in {"c": "import each other", "e": "has no group or pass aa", "x": "there are no rules"}.items():
+    for name, message in {
+        "c": "import each other",
+        "e": "has no group or pass aa",
+        "x": "there are no rules",
+    }.items():
         with pytest.raises(RuleError, match=message):
             rules.load(f"import_example.{name}")
 
@@ -318,7 +335,10 @@ def test_gradients_and_renders(load):
     condition = A < B
     zero = A.const_like(0)
     assert module.gradients[ops.WHERE](condition.where(A, B), g) == (
-        None, condition.where(g, zero), condition.where(zero, g))
+        None,
+        condition.where(g, zero),
+        condition.where(zero, g),
+    )
 
     class Context:
         filters = {"twice": lambda node: node.op.name * 2}

@@ -42,13 +42,21 @@ def same(folded, node, values):
 @pytest.mark.parametrize("op", FOLDED, ids=lambda op: op.name)
 def test_folding_is_the_interpretation(op):
     checked = 0
-    for dtype in CLASSES[op.operands[-1 if op is ops.WHERE else 0].split(":")[-1]] if op is not ops.WHERE else CLASSES["Any"]:
+    for dtype in (
+        CLASSES[op.operands[-1 if op is ops.WHERE else 0].split(":")[-1]]
+        if op is not ops.WHERE
+        else CLASSES["Any"]
+    ):
         nodes = constants(dtype)
         results = [dtype] if op.dtype == "T" else [dtypes.bool_]
         if op is ops.CAST:
             results = [target for target in CLASSES["Any"] if target.kind != "index"]
         if op is ops.BITCAST:
-            results = [target for target in CLASSES["Any"] if target.itemsize == dtype.itemsize and target.kind != "bool"]
+            results = [
+                target
+                for target in CLASSES["Any"]
+                if target.itemsize == dtype.itemsize and target.kind != "bool"
+            ]
             if dtype.kind in ("bool", "index"):
                 continue
         count = 2 if len(op.operands) > 1 else 1

@@ -55,7 +55,9 @@ def test_inline_tests_can_fail(load):
       }
     """)
     results = run_inline_tests(module)
-    failed = [(result.rule.split("_")[0], result.problem.split(" ")[1]) for result in results if not result.passed]
+    failed = [
+        (result.rule.split("_")[0], result.problem.split(" ")[1]) for result in results if not result.passed
+    ]
     assert failed == [
         ("wrong", "gives"), ("never", "does"), ("always", "matches"), ("boom", "integer"), ("render", "renders"),
         ("vjp", "gives"),

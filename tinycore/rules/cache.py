@@ -28,7 +28,7 @@ from tinycore.errors import RuleSyntaxError
 from tinycore.ir.ops import TABLE, Op
 
 _SOURCES = (
-    "grammar.lark", "parse.py", "syntax.py", "expand.py", "check.py", "matcher.py", "express.py", "building.py",
+    "grammar.lark", "parse.py", "tree.py", "syntax.py", "expand.py", "check.py", "matcher.py", "express.py", "building.py",
     "builtins.py", "template.py", "generate.py",
 )  # fmt: skip
 _OP_CLASSES = {"Elementwise", "Unary", "Binary", "Ternary", "Movement", "Comparison", "Commutative", "Monoid"}
@@ -100,7 +100,9 @@ def _compile(text: str, path: str) -> CompiledText:
         return CompiledText(source, compile(source, f"<rules {path}>", "exec"))
     except (RecursionError, SyntaxError, MemoryError):  # Python's own limits on nesting
         hint = "name parts of the expression in a block: { a = ...; b = ...; a + b }"
-        raise RuleSyntaxError("an expression or pattern is nested too deeply", where=path, hint=hint) from None
+        raise RuleSyntaxError(
+            "an expression or pattern is nested too deeply", where=path, hint=hint
+        ) from None
 
 
 # --- shipped with a package -----------------------------------------------------------------------------------

@@ -86,7 +86,9 @@ def fixpoint(
             continue
         current = node
         if changed:
-            current = UOp(node.op, node.dtype, tuple([known(operand, operand) for operand in node.src]), node.arg)
+            current = UOp(
+                node.op, node.dtype, tuple([known(operand, operand) for operand in node.src]), node.arg
+            )
             if unite is not None:
                 unite(node, current)
             final = known(current)

@@ -16,7 +16,7 @@ from tinycore.ir.ops import TABLE
 from tinycore.rules import syntax as s
 from tinycore.rules.builtins import ATTRIBUTES, FUNCTIONS, METHODS, element_of, join_types
 from tinycore.rules.matcher import Code, Matcher, Pool, Type, operand_specs
-from tinycore.rules.parse import INFIX, check_error
+from tinycore.rules.parse import check_error
 
 NUMBERS = ("num", "bool", "const")
 MAXIMUM_WIDTH = 2048
@@ -382,7 +382,7 @@ class Expressions:
             return self._build(e, e.op, e.attributes, e.operands, dtype, shape)
         if isinstance(e, s.Binary) and self.is_node(e):
             operands = (e.right, e.left) if e.operator in (">", ">=") else (e.left, e.right)
-            return self._build(e, INFIX[e.operator], None, operands, dtype, shape)
+            return self._build(e, s.INFIX[e.operator], None, operands, dtype, shape)
         if isinstance(e, s.Unary) and self.is_node(e):
             return self._build(e, "NEG", None, (e.operand,), dtype, shape)
         code = self.value(e)
@@ -414,7 +414,9 @@ class Expressions:
     def _constant(self, e: s.Expression, code: Code, dtype: str, shape: str) -> Code:
         if not isinstance(e, s.Number):
             if code.whole and self.matcher is not None and self.matcher.is_index(dtype):
-                return Code(f"UOp({self.pool.op('CONST')}, {dtype}, (), ({code.text}, {shape}))", "node", dtype, shape)
+                return Code(
+                    f"UOp({self.pool.op('CONST')}, {dtype}, (), ({code.text}, {shape}))", "node", dtype, shape
+                )
             return Code(f"const({dtype}, {code.text}, {shape})", "node", dtype, shape)
         if dtype in ("D_index", "D_bool"):
             bits = str(int(e.value)) if dtype == "D_index" else str(int(bool(e.value)))

@@ -11,6 +11,12 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 
+_OPERATORS = "+ - * / // % << >> & | ^ < <= == != > >="
+_INFIX_OPS = "ADD SUB MUL DIV FLOORDIV FLOORMOD SHL SHR AND OR XOR LT LE EQ NE LT LE"
+INFIX = dict(zip(_OPERATORS.split(), _INFIX_OPS.split(), strict=True))
+"""The op of every infix operator; the operands of ``>`` and ``>=`` are swapped."""
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """A place in a file; lines and columns count from 1."""

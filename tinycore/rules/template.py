@@ -38,10 +38,8 @@ def _line(ex: Expressions, text: s.Text) -> str:
 
 def _field(ex: Expressions, text: s.Text, field: str) -> str:
     name, _, filter_name = field.partition("|")
-    if (
-        not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", name)
-        or (filter_name
-        and not re.fullmatch(r"[a-z][a-z0-9_]*", filter_name))
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", name) or (
+        filter_name and not re.fullmatch(r"[a-z][a-z0-9_]*", filter_name)
     ):
         ex.fail(text, f"{{{field}}} is no field", "write {name} or {name|filter}")
     code = ex.value(s.Name(name, span=text.span))
