@@ -7,6 +7,7 @@ import functools
 from tinycore.codegen.linearize import TRUE
 from tinycore.errors import CompileError
 from tinycore.ir import Shape, UOp, dims, dtypes, ops
+from tinycore.ir.ops import Op
 from tinycore.rules import Pass, load
 
 ZERO = UOp.const(dtypes.index, 0)
@@ -15,6 +16,11 @@ ZERO = UOp.const(dtypes.index, 0)
 @functools.cache
 def _movement() -> Pass:
     return load("tinycore.passes.movement").passes["lower_movement"]
+
+
+@functools.cache
+def _simplify() -> Pass:
+    return load("tinycore.passes.kernel").passes["simplify"]
 
 
 class Ranges:
@@ -96,6 +102,18 @@ def _scan(base: UOp, value: UOp, ranges: Ranges) -> UOp:
     return UOp(ops.STORE, dtypes.void, (base, position, combined, TRUE))
 
 
+def _repeated(op: Op, at: UOp, update: UOp, loops: tuple[UOp, ...], ranges: Ranges) -> UOp:
+    """The update, combined with itself along those loops that neither it nor its place depends on.
+
+    A loop is there only where something depends on it: a constant that is added many times would be added once.
+    """
+    at, update = (_simplify()(_movement()(node, ranges)) for node in (at, update))
+    unused = [loop for loop in loops if loop is not ZERO and loop not in at.ranges | update.ranges]
+    if not unused:
+        return update
+    return UOp(ops.REDUCE, update.dtype, (update, *[ranges.fresh(loop.src[0], "reduce") for loop in unused]), (op, ()))
+
+
 def _scatter(statement: UOp, ranges: Ranges) -> UOp:
     """Updates in the order of their index; an index outside the axis is dropped."""
     op, axis = statement.arg
@@ -108,5 +126,6 @@ def _scatter(statement: UOp, ranges: Ranges) -> UOp:
     position = _position((*loops[:axis], at, *loops[axis + rank :]), base.shape)
     update = _index(updates, loops)
     if op is not None:
+        update = _repeated(op, at, update, loops[axis : axis + rank], ranges)
         update = UOp(ops.LOAD, base.dtype, (base, position, gate), 1).alu(op, update)
     return UOp(ops.STORE, dtypes.void, (base, position, update, gate))

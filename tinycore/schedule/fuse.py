@@ -33,6 +33,8 @@ LONGEST = 160
 """Most elementwise ops that one kernel computes for one element."""
 DEAR = 14
 """How many elementwise ops are worth storing when they would be computed more than once."""
+MOST_REDUCTIONS = 8
+"""Most reductions in one kernel."""
 REUSE = 4
 """How often an element must be read through an EXPAND inside a reduction to be worth storing."""
 
@@ -58,6 +60,7 @@ class _Nest:
 
     axes: tuple[int, ...] | None = None
     shape: Shape | None = None
+    reductions: int = 1
     rows: bool = False
     """Whether several reductions share the rows (then TOP may be the full shape)."""
 
@@ -90,8 +93,8 @@ class _Chooser:
 
     def __init__(self, roots: list[UOp]) -> None:
         self.order = toposort(roots)
-        self.stored: set[UOp] = {_storage(root) for root in roots} - set()
-        self.stored = {node for node in self.stored if node.op not in LEAVES or node.op is ops.CONST}
+        wanted = {_storage(root) for root in roots}
+        self.stored = {node for node in wanted if node.op not in LEAVES or node.op is ops.CONST}
         self.cost = _costs(self.order, self.stored)
         self.buffered = _touching_memory(self.order)
         self.places: dict[UOp, _Place] = {}
@@ -125,6 +128,10 @@ class _Chooser:
             return False
         nest = self.nests[place.owner]
         axes, full = tuple(node.arg[1]), node.src[0].shape
+        if nest.axes is not None:
+            nest.reductions += 1
+            if nest.reductions > MOST_REDUCTIONS:
+                return False
         if place.level is Level.BELOW:
             if nest.axes is None:  # the owner's elements are the full rows
                 if place.owner.shape != full or not _trailing(axes, full):
@@ -155,15 +162,15 @@ class _Chooser:
         elif node.op in (ops.SCATTER, ops.SCAN, ops.COPY, ops.CUSTOM):
             for operand in node.src:
                 self._mark(operand, node, Level.FREE)
-            if node.op is ops.COPY and self.buffered[node.src[0]]:
-                self.stored |= {_storage(node.src[0])} - {n for n in node.src if n.op in LEAVES}
+            if node.op is ops.COPY and self.buffered[node.src[0]] and _storage(node.src[0]).op not in LEAVES:
+                self.stored.add(_storage(node.src[0]))
         else:
             self._spread(node, _Place(node, Level.TOP))
 
     def _spread(self, node: UOp, place: _Place) -> None:
         owner, level = place.owner, place.level
         if node.op.elementwise or node.op in (ops.CONTIGUOUS, ops.DETACH):
-            for operand in node.src:
+            for operand in dict.fromkeys(node.src):
                 self._mark(operand, owner, level)
         elif node.op is ops.REDUCE:
             self._mark(node.src[0], owner, Level.TOP if level is Level.BELOW else Level.FULL)
@@ -225,20 +232,32 @@ def _computed(node: UOp) -> UOp | None:
 
 
 def _costs(order: list[UOp], stored: set[UOp]) -> dict[UOp, int]:
-    """How many elementwise ops compute one element; chains that grow too long are cut by storing a value."""
+    """How many elementwise ops compute one element; chains that grow too long are cut by storing a value.
+
+    The cut is below movement: what an EXPAND repeats is stored before it is repeated. What a reduction repeats
+    is a loop of its own, and is not counted with what follows it.
+    """
     cost: dict[UOp, int] = {}
     for node in order:
-        below = sum(cost[operand] for operand in set(node.src))
-        if node.op in LEAVES or node.op in ALWAYS or node in stored:
+        if node.op in LEAVES or node.op in ALWAYS or node.op is ops.REDUCE or node in stored:
             cost[node] = 0
-        elif node.op.elementwise:
-            cost[node] = below + (8 if node.op in COSTLY else 1)
-            if cost[node] > LONGEST:
-                stored.add(node)
-                cost[node] = 0
-        else:
-            cost[node] = below
+            continue
+        own = 0 if not node.op.elementwise else 8 if node.op in COSTLY else 1
+        while (total := own + sum(cost[operand] for operand in set(node.src))) > LONGEST:
+            dearest = max(node.src, key=cost.__getitem__)
+            stored.add(_worth_storing(dearest, cost))
+            cost[dearest] = 0
+        cost[node] = total
     return cost
+
+
+def _worth_storing(node: UOp, cost: dict[UOp, int]) -> UOp:
+    """The elementwise value that makes a node dear, below movement."""
+    while not node.op.elementwise:
+        cost[node] = 0
+        node = max(node.src, key=cost.__getitem__)
+    cost[node] = 0
+    return node
 
 
 def _touching_memory(order: list[UOp]) -> dict[UOp, bool]:

@@ -30,9 +30,16 @@ class Task:
 
 def device_of(node: UOp, memo: dict[UOp, str | None]) -> str | None:
     """The device that a value lives on; None when it is made of constants only. Raises DeviceError."""
-    for current in toposort((node,)):
-        if current in memo:
+    stack = [node]
+    while stack:  # not a toposort: what is known already is not walked again
+        current = stack[-1]
+        missing = [operand for operand in current.src if operand not in memo] if current.op is not ops.COPY else []
+        if current in memo or missing:
+            stack.extend(missing)
+            if not missing:
+                stack.pop()
             continue
+        stack.pop()
         if current.op is ops.BUFFER:
             memo[current] = current.arg[2]
         elif current.op is ops.COPY:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 
 from tinycore.ir import UOp, dims
@@ -19,8 +20,8 @@ def nbytes(buffer: UOp) -> int:
 def plan(steps: Sequence[Step], keep: set[UOp]) -> tuple[tuple[UOp, int], ...]:
     """(buffer, slot) for every buffer that the steps make and nobody keeps.
 
-    Linear scan over the steps: a slot is free again after the last use of its buffer. The best fit is taken,
-    and a slot grows when nothing fits well.
+    Linear scan over the steps: a slot is free again after the last use of its buffer. The smallest free slot
+    that is large enough is taken, unless it is so large that a new one is better.
     """
     first: dict[UOp, int] = {}
     last: dict[UOp, int] = {}
@@ -30,28 +31,25 @@ def plan(steps: Sequence[Step], keep: set[UOp]) -> tuple[tuple[UOp, int], ...]:
             if buffer.arg[0] >= 0 and buffer not in keep:
                 first.setdefault(buffer, position)
                 last[buffer] = position
-    free: dict[str, list[tuple[int, int]]] = {}
-    slots: dict[UOp, int] = {}
-    count = 0
+    starting: dict[int, list[UOp]] = {}
     ending: dict[int, list[UOp]] = {}
+    for buffer, position in first.items():
+        starting.setdefault(position, []).append(buffer)
     for buffer, position in last.items():
         ending.setdefault(position, []).append(buffer)
+    free: dict[str, list[tuple[int, int]]] = {}
+    """By device: (bytes, slot), sorted."""
+    sizes: list[int] = []
+    slots: dict[UOp, int] = {}
     for position in range(len(steps)):
-        for buffer in [b for b, start in first.items() if start == position]:
+        for buffer in starting.get(position, ()):
             size, pool = nbytes(buffer), free.setdefault(buffer.arg[2], [])
-            fitting = [entry for entry in pool if size <= entry[0] <= max(4 * size, 4096)]
-            if fitting:
-                entry = min(fitting)
-                pool.remove(entry)
-                slots[buffer] = entry[1]
+            place = bisect.bisect_left(pool, (size, 0))
+            if place < len(pool) and pool[place][0] <= max(4 * size, 4096):
+                slots[buffer] = pool.pop(place)[1]
             else:
-                slots[buffer] = count
-                count += 1
-        for buffer in ending.get(position, []):
-            free[buffer.arg[2]].append((_slot_size(slots, buffer), slots[buffer]))
+                slots[buffer] = len(sizes)
+                sizes.append(size)
+        for buffer in ending.get(position, ()):
+            bisect.insort(free[buffer.arg[2]], (sizes[slots[buffer]], slots[buffer]))
     return tuple(slots.items())
-
-
-def _slot_size(slots: dict[UOp, int], buffer: UOp) -> int:
-    number = slots[buffer]
-    return max(nbytes(other) for other, slot in slots.items() if slot == number)
