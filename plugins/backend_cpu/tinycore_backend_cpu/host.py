@@ -13,6 +13,7 @@ from tinycore.ir.ops import ops
 from tinycore.ir.target import BASIC_OPS, Capabilities, Target
 from tinycore_backend_cpu.compile import fingerprint
 from tinycore_backend_cpu.pool import available_threads
+from tinycore_codegen_llvm import fingerprint as renderer_fingerprint
 
 NAME = "CPU"
 
@@ -51,7 +52,7 @@ def host_target() -> Target:
         index_bits=(64, 32),
         cache_bytes=cache_sizes(),
     )
-    return Target(NAME, platform.machine(), capabilities, fingerprint())
+    return Target(NAME, platform.machine(), capabilities, f"{fingerprint()}-{renderer_fingerprint()}")
 
 
 def vector_unit(machine: str, features: frozenset[str]) -> tuple[int, int]:
