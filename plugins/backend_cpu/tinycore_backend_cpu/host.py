@@ -8,12 +8,13 @@ import platform
 import sys
 from pathlib import Path
 
+from tinycore_codegen_llvm import fingerprint as renderer_fingerprint
+
 from tinycore.ir import dtypes
 from tinycore.ir.ops import ops
 from tinycore.ir.target import BASIC_OPS, Capabilities, Target
 from tinycore_backend_cpu.compile import fingerprint
 from tinycore_backend_cpu.pool import available_threads
-from tinycore_codegen_llvm import fingerprint as renderer_fingerprint
 
 NAME = "CPU"
 
