@@ -20,10 +20,11 @@ def _rules() -> dict[Op, Rule]:
 
 
 def gradient_of(root: UOp, targets: Sequence[UOp], cotangent: UOp) -> list[UOp | None]:
-    """For every target the gradient of ``(root * cotangent).sum()``, None where the root does not depend on it.
+    """For every target the gradient of ``(root * cotangent).sum()``, None where the root does not depend on
+    it.
 
-    Where a realized node's graph is remembered, the sweep goes on into that graph. Raises TinycoreError for an
-    op without a gradient on the way to a target.
+    Where a realized node's graph is remembered, the sweep goes on into that graph. Raises TinycoreError for
+    an op without a gradient on the way to a target.
     """
     order, useful = _paths(root, set(targets))
     cotangents: dict[UOp, UOp] = {root: cotangent} if root in useful else {}

@@ -1,4 +1,4 @@
-"""Between the host and tensors: making tensors of data, running them, reading, printing, moving, assigning."""
+"""Between the host and tensors: making, running, reading, printing, moving, assigning."""
 
 from __future__ import annotations
 
@@ -144,7 +144,8 @@ class Conversion(TensorCore):
     @property
     def data(self) -> memoryview:
         """The elements as a memoryview of a copy on the host."""
-        return memoryview(np.ascontiguousarray(self.numpy()))
+        contiguous: Any = np.ascontiguousarray(self.numpy())
+        return memoryview(contiguous)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         array = self.numpy()
@@ -172,7 +173,7 @@ class Conversion(TensorCore):
     # --- gradients: who takes part ------------------------------------------------------------------------
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Say whether `backward()` should reach this leaf. Raises DTypeError for tensors that are not floats."""
+        """Whether `backward()` should reach this leaf. Raises DTypeError for integers and bools."""
         if requires_grad and not self.requires_grad:
             if not self.dtype.is_float:
                 raise DTypeError(
@@ -200,8 +201,8 @@ class Conversion(TensorCore):
     def assign(self, value: Any) -> Self:
         """Replace all elements, keeping the storage; `value` is broadcast to this shape and cast.
 
-        Raises ShapeError when it does not fit, TinycoreError for a leaf that requires gradients while they are
-        recorded.
+        Raises ShapeError when it does not fit, TinycoreError for a leaf that requires gradients while they
+        are recorded.
         """
         source = (
             value
@@ -313,22 +314,12 @@ def _unmove(view: UOp, value: UOp) -> UOp:
     )
 
 
+_ALIASES = {"float": "float32", "half": "float16", "double": "float64", "int": "int32", "long": "int64"}
+
+
 def as_dtype(dtype: DType | str) -> DType:
     """A dtype or its name. Raises DTypeError with a suggestion."""
-    if isinstance(dtype, DType):
-        return dtype
-    if isinstance(dtype, str):
-        return dtypes.by_name(
-            {
-                "bool": "bool",
-                "float": "float32",
-                "half": "float16",
-                "double": "float64",
-                "int": "int32",
-                "long": "int64",
-            }.get(dtype, dtype)
-        )
-    return dtypes.of_numpy(dtype)
+    return dtype if isinstance(dtype, DType) else dtypes.by_name(_ALIASES.get(dtype, dtype))
 
 
 def scalar_dtype(value: Scalar) -> DType:

@@ -84,7 +84,7 @@ class Convolution(Random):
         groups: int = 1,
         dilation: Pair = 1,
     ) -> Self:
-        """The gradient of `conv2d` with respect to its input, as a layer; weight (inputs, outputs / groups, h, w)."""
+        """The gradient of `conv2d` by its input, as a layer; weight (inputs, outputs / groups, h, w)."""
         spatial = weight.ndim - 2
         what = f"conv_transpose{spatial}d"
         strides, spacing = _each(stride, spatial, what), _each(dilation, spatial, what)

@@ -2,8 +2,8 @@
 
 `Tensor` is one class written in layers, each a module that sees the layers below it:
 
-    core < conversion < movement < elementwise < creation < reduction < indexing < linear
-         < random < convolution < functional < differentiation < tensor.Tensor
+    core < conversion < movement < elementwise < mathematics < creation < reduction < indexing < ordering
+         < linear < random < convolution < functional < differentiation < tensor.Tensor
 
 A tensor is a *value*: two tensors never alias, whatever is assigned in place to one of them later.
 """

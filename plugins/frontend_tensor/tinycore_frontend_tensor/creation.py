@@ -13,11 +13,11 @@ from tinycore_frontend_tensor import execution, graph
 from tinycore_frontend_tensor.conversion import as_dtype, scalar_dtype
 from tinycore_frontend_tensor.core import DEFAULT_FLOAT, Scalar, flatten_args
 from tinycore_frontend_tensor.device import Device
-from tinycore_frontend_tensor.elementwise import Elementwise
+from tinycore_frontend_tensor.mathematics import Mathematics
 from tinycore_frontend_tensor.symbolic import NO_BINDINGS, Dimension, Size, sizes
 
 
-class Creation(Elementwise):
+class Creation(Mathematics):
     """The constructors of `Tensor`."""
 
     __slots__ = ()

@@ -35,7 +35,7 @@ class Devices:
         return devices.device_names()
 
     def canonical(self, name: str) -> str:
-        """The one spelling of a device's name. Raises BackendUnavailable, with what to do, for an unknown one."""
+        """The one spelling of a device's name. Raises BackendUnavailable for an unknown one."""
         return _canonical(name)
 
     def __getitem__(self, name: str) -> OpenDevice:

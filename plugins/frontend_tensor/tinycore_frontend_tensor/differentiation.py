@@ -25,7 +25,8 @@ class Differentiation(Functional):
         ----------
         gradient: the cotangent; may be left out for a tensor of one element.
 
-        Raises TinycoreError when nothing here requires gradients, ShapeError for a missing or wrong cotangent.
+        Raises TinycoreError when nothing here requires gradients, ShapeError for a missing or wrong
+        cotangent.
 
         >>> from tinycore import Tensor
         >>> x = Tensor([1.0, 2.0], requires_grad=True)
@@ -85,8 +86,7 @@ class Differentiation(Functional):
 
     def _gradient_tensor(self, node: UOp, source: Any, create_graph: bool) -> Self:
         with modes.record_gradients(create_graph):
-            result = self._derive(node if create_graph else UOp(ops.DETACH, node.dtype, (node,)), source)
-        return result
+            return self._derive(node if create_graph else UOp(ops.DETACH, node.dtype, (node,)), source)
 
     # --- modes --------------------------------------------------------------------------------------------
 

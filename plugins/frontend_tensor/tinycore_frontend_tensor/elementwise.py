@@ -7,7 +7,7 @@ unless it cannot be one of its values (a float with an int tensor makes the defa
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 from tinycore.errors import DTypeError
 from tinycore.ir import DType, Op, UOp, dtypes, ops
@@ -17,6 +17,8 @@ from tinycore_frontend_tensor.core import DEFAULT_FLOAT, DEFAULT_INT, Scalar, Te
 from tinycore_frontend_tensor.movement import Movement
 from tinycore_frontend_tensor.symbolic import Dimension
 
+Kind = TypeVar("Kind", bound="Elementwise")
+
 
 class Elementwise(Movement):
     """The methods of `Tensor` that work element by element."""
@@ -25,7 +27,7 @@ class Elementwise(Movement):
 
     # --- operands -----------------------------------------------------------------------------------------
 
-    def _operand(self, other: Any, what: str) -> Self:
+    def _operand(self, other: object, what: str) -> Self:
         """The other operand as a tensor; a Python number becomes a weak constant."""
         if isinstance(other, TensorCore):
             return other  # type: ignore[return-value]
@@ -53,7 +55,7 @@ class Elementwise(Movement):
     def _binary(
         self,
         op: Op,
-        other: Any,
+        other: object,
         *,
         reverse: bool = False,
         dtype: DType | None = None,
@@ -84,75 +86,75 @@ class Elementwise(Movement):
 
     # --- arithmetic ---------------------------------------------------------------------------------------
 
-    def __add__(self, other: Any) -> Self:
+    def __add__(self, other: object) -> Self:
         return self._binary(ops.ADD, other)
 
-    def __radd__(self, other: Any) -> Self:
+    def __radd__(self, other: object) -> Self:
         return self._binary(ops.ADD, other, reverse=True)
 
-    def __sub__(self, other: Any) -> Self:
+    def __sub__(self, other: object) -> Self:
         return self._subtract(other, False)
 
-    def __rsub__(self, other: Any) -> Self:
+    def __rsub__(self, other: object) -> Self:
         return self._subtract(other, True)
 
-    def _subtract(self, other: Any, reverse: bool) -> Self:
+    def _subtract(self, other: object, reverse: bool) -> Self:
         right = self._operand(other, "sub")
         if dtypes.promote(self.dtype, right.dtype).kind == "bool":
             self._number("subtraction")
         return self._binary(ops.SUB, right, reverse=reverse)
 
-    def __mul__(self, other: Any) -> Self:
+    def __mul__(self, other: object) -> Self:
         return self._binary(ops.MUL, other)
 
-    def __rmul__(self, other: Any) -> Self:
+    def __rmul__(self, other: object) -> Self:
         return self._binary(ops.MUL, other, reverse=True)
 
-    def __truediv__(self, other: Any) -> Self:
+    def __truediv__(self, other: object) -> Self:
         return self._divide(other, False)
 
-    def __rtruediv__(self, other: Any) -> Self:
+    def __rtruediv__(self, other: object) -> Self:
         return self._divide(other, True)
 
-    def _divide(self, other: Any, reverse: bool) -> Self:
+    def _divide(self, other: object, reverse: bool) -> Self:
         right = self._operand(other, "div")
         common = dtypes.promote(self.dtype, right.dtype)
         return self._binary(
             ops.DIV, right, reverse=reverse, dtype=common if common.is_float else DEFAULT_FLOAT
         )
 
-    def __floordiv__(self, other: Any) -> Self:
+    def __floordiv__(self, other: object) -> Self:
         return self._floor_divide(other, False)
 
-    def __rfloordiv__(self, other: Any) -> Self:
+    def __rfloordiv__(self, other: object) -> Self:
         return self._floor_divide(other, True)
 
-    def _floor_divide(self, other: Any, reverse: bool) -> Self:
+    def _floor_divide(self, other: object, reverse: bool) -> Self:
         right = self._operand(other, "floordiv")
         common = dtypes.promote(self.dtype, right.dtype)
         if common.is_float:
-            return self._binary(ops.DIV, right, reverse=reverse, dtype=common).floor()
+            return self._binary(ops.DIV, right, reverse=reverse, dtype=common)._unary(ops.FLOOR)
         return self._binary(
             ops.FLOORDIV, right, reverse=reverse, dtype=DEFAULT_INT if common.kind == "bool" else None
         )
 
-    def __mod__(self, other: Any) -> Self:
+    def __mod__(self, other: object) -> Self:
         return self._remainder(other, False)
 
-    def __rmod__(self, other: Any) -> Self:
+    def __rmod__(self, other: object) -> Self:
         return self._remainder(other, True)
 
-    def _remainder(self, other: Any, reverse: bool) -> Self:
+    def _remainder(self, other: object, reverse: bool) -> Self:
         right = self._operand(other, "mod")
         common = dtypes.promote(self.dtype, right.dtype)
         if common.is_float:
             a, b = (right, self) if reverse else (self, right)
-            return a - (a._binary(ops.DIV, b, dtype=common)).floor() * b
+            return a - (a._binary(ops.DIV, b, dtype=common)._unary(ops.FLOOR)) * b
         return self._binary(
             ops.FLOORMOD, right, reverse=reverse, dtype=DEFAULT_INT if common.kind == "bool" else None
         )
 
-    def div(self, other: Any, rounding_mode: str | None = None) -> Self:
+    def div(self, other: object, rounding_mode: str | None = None) -> Self:
         """Division; ``rounding_mode`` "floor" or "trunc" rounds the quotient."""
         if rounding_mode is None:
             return self / other
@@ -162,7 +164,7 @@ class Elementwise(Movement):
             raise DTypeError(f"div: rounding_mode {rounding_mode!r} is not None, 'floor' or 'trunc'")
         right = self._operand(other, "div")
         common = dtypes.promote(self.dtype, right.dtype)
-        return (self / right).trunc() if common.is_float else self._binary(ops.TRUNCDIV, right)
+        return (self / right)._unary(ops.TRUNC) if common.is_float else self._binary(ops.TRUNCDIV, right)
 
     def __neg__(self) -> Self:
         self._number("negation")
@@ -171,19 +173,19 @@ class Elementwise(Movement):
     def __pos__(self) -> Self:
         return self
 
-    def __pow__(self, other: Any) -> Self:
+    def __pow__(self, other: object) -> Self:
         if isinstance(other, (int, float)) and not isinstance(other, bool):
             return self._power_of_number(other)
         return self._power(other, False)
 
-    def __rpow__(self, other: Any) -> Self:
+    def __rpow__(self, other: object) -> Self:
         return self._power(other, True)
 
     def _power_of_number(self, exponent: int | float) -> Self:
         if exponent == 0.5 and self.dtype.is_float:
-            return self.sqrt()
+            return self._unary(ops.SQRT)
         if exponent == -0.5 and self.dtype.is_float:
-            return self.rsqrt()
+            return 1.0 / self._unary(ops.SQRT)
         if exponent != int(exponent) or abs(exponent) > 64 or (exponent < 0 and self.dtype.is_float is False):
             return self._power(exponent, False)
         if isinstance(exponent, float) and not self.dtype.is_float:
@@ -198,9 +200,9 @@ class Elementwise(Movement):
             square = square * square if left else square
         if result is None:
             return source * 0 + 1 if not source.dtype.is_float else source._node(source.uop.const_like(1.0))
-        return result.reciprocal() if exponent < 0 else result
+        return 1.0 / result if exponent < 0 else result
 
-    def _power(self, other: Any, reverse: bool) -> Self:
+    def _power(self, other: object, reverse: bool) -> Self:
         right = self._operand(other, "pow")
         base, exponent = (right, self) if reverse else (self, right)
         common = dtypes.promote(self.dtype, right.dtype)
@@ -210,37 +212,37 @@ class Elementwise(Movement):
             raise DTypeError("integers to negative integer powers are not allowed", hint="use x.float() ** n")
         return _integer_power(base.cast(common), exponent.cast(common))
 
-    def add(self, other: Any, alpha: Scalar = 1) -> Self:
+    def add(self, other: object, alpha: Scalar = 1) -> Self:
         """``self + alpha * other``."""
-        return self + (other if alpha == 1 else other * alpha)
+        return self + (other if alpha == 1 else self._operand(other, "add") * alpha)
 
-    def sub(self, other: Any, alpha: Scalar = 1) -> Self:
+    def sub(self, other: object, alpha: Scalar = 1) -> Self:
         """``self - alpha * other``."""
-        return self - (other if alpha == 1 else other * alpha)
+        return self - (other if alpha == 1 else self._operand(other, "add") * alpha)
 
-    def mul(self, other: Any) -> Self:
+    def mul(self, other: object) -> Self:
         """``self * other``."""
         return self * other
 
-    def pow(self, other: Any) -> Self:
+    def pow(self, other: object) -> Self:
         """``self ** other``."""
         return self**other
 
     # --- comparison and logic -----------------------------------------------------------------------------
 
-    def _compare(self, op: Op, other: Any, reverse: bool = False) -> Self:
+    def _compare(self, op: Op, other: object, reverse: bool = False) -> Self:
         return self._binary(op, other, reverse=reverse)
 
-    def __lt__(self, other: Any) -> Self:
+    def __lt__(self, other: object) -> Self:
         return self._compare(ops.LT, other)
 
-    def __le__(self, other: Any) -> Self:
+    def __le__(self, other: object) -> Self:
         return self._compare(ops.LE, other)
 
-    def __gt__(self, other: Any) -> Self:
+    def __gt__(self, other: object) -> Self:
         return self._compare(ops.LT, other, True)
 
-    def __ge__(self, other: Any) -> Self:
+    def __ge__(self, other: object) -> Self:
         return self._compare(ops.LE, other, True)
 
     def __eq__(self, other: object) -> Self:  # type: ignore[override]
@@ -251,7 +253,15 @@ class Elementwise(Movement):
 
     __hash__ = TensorCore.__hash__
 
-    def _bits(self, op: Op, other: Any, reverse: bool = False) -> Self:
+    def eq(self, other: object) -> Self:
+        """``self == other``, element by element."""
+        return self._compare(ops.EQ, other)
+
+    def ne(self, other: object) -> Self:
+        """``self != other``, element by element."""
+        return self._compare(ops.NE, other)
+
+    def _bits(self, op: Op, other: object, reverse: bool = False) -> Self:
         right = self._operand(other, op.name.lower())
         common = dtypes.promote(self.dtype, right.dtype)
         if common.is_float:
@@ -261,17 +271,17 @@ class Elementwise(Movement):
             )
         return self._binary(op, right, reverse=reverse)
 
-    def __and__(self, other: Any) -> Self:
+    def __and__(self, other: object) -> Self:
         return self._bits(ops.AND, other)
 
     __rand__ = __and__
 
-    def __or__(self, other: Any) -> Self:
+    def __or__(self, other: object) -> Self:
         return self._bits(ops.OR, other)
 
     __ror__ = __or__
 
-    def __xor__(self, other: Any) -> Self:
+    def __xor__(self, other: object) -> Self:
         return self._bits(ops.XOR, other)
 
     __rxor__ = __xor__
@@ -282,21 +292,21 @@ class Elementwise(Movement):
         ones = True if self.dtype.kind == "bool" else -1
         return self._node(self.uop ^ UOp.const(self.dtype, ones, self.uop.shape))
 
-    def __lshift__(self, other: Any) -> Self:
+    def __lshift__(self, other: object) -> Self:
         return self._bits(ops.SHL, other)
 
-    def __rshift__(self, other: Any) -> Self:
+    def __rshift__(self, other: object) -> Self:
         return self._bits(ops.SHR, other)
 
     def logical_not(self) -> Self:
         """True where the element is zero."""
         return ~self.bool()
 
-    def logical_and(self, other: Any) -> Self:
+    def logical_and(self, other: object) -> Self:
         """True where both are not zero."""
         return self.bool() & self._operand(other, "logical_and").bool()
 
-    def logical_or(self, other: Any) -> Self:
+    def logical_or(self, other: object) -> Self:
         """True where one is not zero."""
         return self.bool() | self._operand(other, "logical_or").bool()
 
@@ -308,17 +318,17 @@ class Elementwise(Movement):
         """True where the element is an infinity."""
         if not self.dtype.is_float:
             return self._node(UOp.const(dtypes.bool_, False, self.uop.shape))
-        return (self == math.inf) | (self == -math.inf)
+        return self.eq(math.inf) | self.eq(-math.inf)
 
     def isfinite(self) -> Self:
         """True where the element is neither NaN nor infinite."""
         return ~(self.isnan() | self.isinf())
 
-    def maximum(self, other: Any) -> Self:
+    def maximum(self, other: object) -> Self:
         """The greater of two; NaN where either is."""
         return self._binary(ops.MAX, other, what="maximum")
 
-    def minimum(self, other: Any) -> Self:
+    def minimum(self, other: object) -> Self:
         """The lesser of two; NaN where either is."""
         return self._binary(ops.MIN, other, what="minimum")
 
@@ -335,7 +345,7 @@ class Elementwise(Movement):
 
     clip = clamp
 
-    def where(self, yes: Any, no: Any) -> Self:
+    def where(self, yes: object, no: object) -> Self:
         """`yes` where this bool tensor holds, else `no`; both broadcast."""
         if self.dtype.kind != "bool":
             raise DTypeError(
@@ -350,8 +360,8 @@ class Elementwise(Movement):
             b = no  # type: ignore[assignment]
             a = b._operand(yes, "where")
         else:
-            common = dtypes.promote(scalar_dtype(yes), scalar_dtype(no))
-            a, b = (type(self).of_node(UOp.const(common, value)) for value in (yes, no))
+            common = dtypes.promote(scalar_dtype(cast(Scalar, yes)), scalar_dtype(cast(Scalar, no)))
+            a, b = (type(self).of_node(UOp.const(common, cast(Scalar, value))) for value in (yes, no))
         common = dtypes.promote(a.dtype, b.dtype)
         return self._derive(graph.where(self.uop, a.uop.cast(common), b.uop.cast(common)), a, b)
 
@@ -403,157 +413,13 @@ class Elementwise(Movement):
         """True where the element is not zero."""
         return self.cast(dtypes.bool_)
 
-    # --- functions ----------------------------------------------------------------------------------------
 
-    def abs(self) -> Self:
-        """Absolute value; its gradient at 0 is 0."""
-        if self.dtype.kind in ("bool", "uint"):
-            return self
-        return (self < 0).where(-self, (self == 0).where(0, self))
-
-    __abs__ = abs
-
-    def sign(self) -> Self:
-        """-1, 0 or 1; NaN for NaN."""
-        if self.dtype.kind == "bool":
-            return self
-        result = (self > 0).where(self._operand(1, "sign"), (self < 0).where(self._operand(-1, "sign"), 0))
-        result = result.cast(self.dtype)
-        return self.isnan().where(self, result).detach() if self.dtype.is_float else result
-
-    def sqrt(self) -> Self:
-        """Square root."""
-        return self._unary(ops.SQRT)
-
-    def rsqrt(self) -> Self:
-        """One over the square root."""
-        return 1.0 / self.sqrt()
-
-    def square(self) -> Self:
-        """``x * x``."""
-        return self * self
-
-    def reciprocal(self) -> Self:
-        """``1 / x``."""
-        return 1.0 / self
-
-    def exp(self) -> Self:
-        """e to the x."""
-        return self._unary(ops.EXP)
-
-    def exp2(self) -> Self:
-        """2 to the x."""
-        return self._unary(ops.EXP2)
-
-    def log(self) -> Self:
-        """Natural logarithm."""
-        return self._unary(ops.LOG)
-
-    def log2(self) -> Self:
-        """Logarithm to base 2."""
-        return self._unary(ops.LOG2)
-
-    def log10(self) -> Self:
-        """Logarithm to base 10."""
-        return self.log() * (1 / math.log(10))
-
-    def log1p(self) -> Self:
-        """``log(1 + x)``, accurate near 0."""
-        x = self if self.dtype.is_float else self.cast(DEFAULT_FLOAT)
-        plain = (x + 1.0).log()
-        fixed = x.detach()
-        rounded = fixed + 1.0
-        # The rounding error of 1 + x is undone (Kahan); the gradient stays that of log(1 + x).
-        exact = (rounded == 1.0).where(fixed, rounded.log() * (fixed / (rounded - 1.0)))
-        exact = rounded.isinf().where(rounded, exact)
-        return _value_of(exact, plain)
-
-    def expm1(self) -> Self:
-        """``exp(x) - 1``, accurate near 0."""
-        x = self if self.dtype.is_float else self.cast(DEFAULT_FLOAT)
-        plain = x.exp() - 1.0
-        fixed = x.detach()
-        raised = fixed.exp()
-        less = raised - 1.0
-        exact = (raised == 1.0).where(fixed, (less == -1.0).where(-1.0, less * (fixed / raised.log())))
-        exact = raised.isinf().where(raised, exact)
-        return _value_of(exact, plain)
-
-    def sin(self) -> Self:
-        """Sine of radians."""
-        return self._unary(ops.SIN)
-
-    def cos(self) -> Self:
-        """Cosine of radians."""
-        return self._unary(ops.COS)
-
-    def tan(self) -> Self:
-        """Tangent of radians."""
-        return self.sin() / self.cos()
-
-    def sinh(self) -> Self:
-        """Hyperbolic sine."""
-        below = self < 0
-        grown = below.where(-self, self).expm1()
-        half = below.where(-0.5, 0.5)
-        return half * (grown + grown / (grown + 1.0))
-
-    def cosh(self) -> Self:
-        """Hyperbolic cosine."""
-        return 0.5 * (self.exp() + (-self).exp())
-
-    def tanh(self) -> Self:
-        """Hyperbolic tangent."""
-        return self._unary(ops.TANH)
-
-    def erf(self) -> Self:
-        """Error function."""
-        return self._unary(ops.ERF)
-
-    def floor(self) -> Self:
-        """Greatest integer not above."""
-        return self._unary(ops.FLOOR) if self.dtype.is_float else self
-
-    def ceil(self) -> Self:
-        """Least integer not below."""
-        return -((-self)._unary(ops.FLOOR)) if self.dtype.is_float else self
-
-    def trunc(self) -> Self:
-        """Towards zero to an integer."""
-        return self._unary(ops.TRUNC) if self.dtype.is_float else self
-
-    def round(self, decimals: Any = 0) -> Self:
-        """Nearest integer (or decimal), halves to even."""
-        if not self.dtype.is_float:
-            return self
-        if decimals:
-            scale = 10.0**decimals
-            return (self * scale)._unary(ops.ROUND) / scale
-        return self._unary(ops.ROUND)
-
-    def lerp(self, end: Any, weight: Any) -> Self:
-        """``self + weight * (end - self)``."""
-        return self + (self._operand(end, "lerp") - self) * weight
-
-    def fma(self, multiplier: Self, summand: Self) -> Self:
-        """``self * multiplier + summand`` with one rounding."""
-        shape = graph.broadcast_shape(self.uop.shape, multiplier.uop.shape, summand.uop.shape, what="fma")
-        a, b, c = (graph.broadcast(t.uop, shape) for t in (self, multiplier, summand))
-        return self._derive(a.alu(ops.FMA, b, c), multiplier, summand)
-
-
-def _value_of(exact: Elementwise, gradient_of: Elementwise) -> Any:
-    """The value of one expression with the gradient of another that means the same."""
-    corrected = gradient_of + (exact - gradient_of.detach()).detach()
-    return gradient_of.isfinite().where(corrected, exact)
-
-
-def _integer_power(base: Any, exponent: Any) -> Any:
-    """Exact integer powers (they wrap) by squaring over the bits of the exponent; 0 for negative exponents."""
+def _integer_power(base: Kind, exponent: Kind) -> Kind:
+    """Exact integer powers (they wrap) by squaring, a bit at a time; 0 for negative exponents."""
     result = base * 0 + 1
     square = base
     for bit in range(base.dtype.bits - (base.dtype.kind == "int")):
-        taken = ((exponent >> bit) & 1) == 1
+        taken = ((exponent >> bit) & 1).eq(1)
         result = taken.where(result * square, result)
         square = square * square
     return (exponent < 0).where(0, result)

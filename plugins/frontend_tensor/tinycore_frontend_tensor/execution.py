@@ -2,8 +2,8 @@
 
 A lazy tensor means the values at the moment it was written down. In-place assignment makes a new *version*
 of a buffer; running it destroys the old one. So, before anything runs, every live tensor that still needs
-the old version is given its value: the tensor itself is computed in the same schedule, or, where that would be
-larger than the buffer, the buffer is copied first.
+the old version is given its value: the tensor itself is computed in the same schedule, or, where that would
+be larger than the buffer, the buffer is copied first.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import contextlib
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
+from types import MappingProxyType
 
 from tinycore.errors import BindingError, TinycoreError
-from tinycore.ir import UOp, dims, dtypes, ops, substitute
+from tinycore.ir import UOp, dims, ops, substitute, toposort
 from tinycore_frontend_tensor import graph, runtime
 from tinycore_frontend_tensor.core import TensorCore, live_tensors
 from tinycore_frontend_tensor.device import Device
@@ -23,7 +24,7 @@ from tinycore_frontend_tensor.symbolic import Bindings, merge
 _definitions: weakref.WeakKeyDictionary[UOp, UOp] = weakref.WeakKeyDictionary()
 _stale: weakref.WeakSet[UOp] = weakref.WeakSet()
 _SNAPSHOT_ELEMENTS = 8
-"""Overwritten buffers of at most this size (random counters) are kept for graphs that may be differentiated."""
+"""Overwritten buffers up to this size (random counters) are kept for later gradients."""
 
 
 _watched: ContextVar[set[UOp] | None] = ContextVar("tinycore_watched", default=None)
@@ -85,27 +86,33 @@ def base_buffer(version: UOp) -> UOp:
 
 
 def realize(tensors: Sequence[TensorCore]) -> None:
-    """Compute tensors, and run every in-place write that is pending in the program, in one schedule."""
+    """Compute tensors, and run every in-place write that is pending in the program, in one schedule.
+
+    Where that fails, what was asked for is tried alone: somebody else's broken write is not in the way.
+    """
     wanted = [tensor for tensor in tensors if stored(tensor.uop) is None]
     bindings = merge([tensor.bindings for tensor in wanted])
     chosen = {id(tensor): tensor for tensor in wanted}
-    later: list[TensorCore] = []
-    for tensor in live_tensors():
-        if tensor.uop.op is ops.ASSIGN and id(tensor) not in chosen:
-            try:
-                bindings = merge((bindings, tensor.bindings))
-                chosen[id(tensor)] = tensor
-            except BindingError:  # another step of a symbolic program: it runs by itself, first
-                later.append(tensor)
-    if later:
-        for tensor in later:
+    for tensor in list(live_tensors()):
+        if tensor.uop.op is not ops.ASSIGN or id(tensor) in chosen:
+            continue
+        try:
+            bindings = merge((bindings, tensor.bindings))
+            chosen[id(tensor)] = tensor
+        except BindingError:  # another step of a symbolic program: it runs by itself, first
             _run([tensor], tensor.bindings)
-        realize(tensors)
-    elif chosen:
+    if not chosen:
+        return
+    try:
         _run(list(chosen.values()), bindings)
+    except TinycoreError:
+        if not wanted or len(wanted) == len(chosen):
+            raise
+        _run(wanted, merge([tensor.bindings for tensor in wanted]))
 
 
 def _run(tensors: list[TensorCore], bindings: Bindings) -> None:
+    tensors = [tensor for tensor in tensors if stored(tensor.uop) is None]
     _separate_branches(tensors)
     roots = {tensor: _root(tensor) for tensor in tensors}
     finals = _final_versions(roots.values())
@@ -153,7 +160,10 @@ def _settle(
     for tensor, root in roots.items():
         result = results[root]
         tensor.uop = UOp(ops.DETACH, result.dtype, (result,)) if tensor.uop.op is ops.DETACH else result
-    kept = {buffer: graph_ for buffer, graph_ in _definitions.items()}
+        if tensor.bindings:  # only the sizes are still symbolic
+            left = dims.variables(result.shape)
+            tensor.bindings = MappingProxyType({v: n for v, n in tensor.bindings.items() if v in left})
+    kept = dict(_definitions)
     for tensor, root in roots.items():
         buffer = stored(results[root])
         if tensor.requires_grad and not tensor.is_leaf and buffer is not None:
@@ -169,13 +179,14 @@ def _settle(
             _definitions[buffer] = source
 
 
-# --- versions of buffers --------------------------------------------------------------------------------------
+# --- versions of buffers
+# --------------------------------------------------------------------------------------
 
 
 def _final_versions(roots: Iterable[UOp]) -> set[UOp]:
     """The last ASSIGN of every buffer that is written below the roots."""
     finals: dict[UOp, UOp] = {}
-    for node in UOp(ops.SINK, dtypes.void, tuple(roots)).toposort():
+    for node in toposort(roots):
         if node.op is ops.ASSIGN:  # operands come first: later versions replace earlier ones
             finals[base_buffer(node)] = node
     return set(finals.values())
@@ -183,17 +194,20 @@ def _final_versions(roots: Iterable[UOp]) -> set[UOp]:
 
 def _separate_branches(tensors: list[TensorCore]) -> None:
     """Two tensors that share a version and were assigned apart: the second one continues on a copy."""
-    owner: dict[UOp, UOp] = {}
-    for tensor in tensors:
-        for node in tensor.uop.toposort() if tensor.uop.mask & ops.ASSIGN.bit else ():
-            if node.op is not ops.ASSIGN or owner.setdefault(node.src[0], node) is node:
-                continue
-            base = node.src[0]
-            copy = own(base, tensor.device)
-            _, view, value = node.src
-            moved = UOp(ops.ASSIGN, node.dtype, (copy, view.substitute({base: copy}), value))
-            tensor.uop = tensor.uop.substitute({node: moved})
-            return _separate_branches(tensors)
+    while (branch := _second_branch(tensors)) is not None:
+        base, view, value = branch.src
+        copy = _copy(base)
+        moved = UOp(ops.ASSIGN, branch.dtype, (copy, view.substitute({base: copy}), value))
+        readers = [tensor for tensor in live_tensors() if tensor.uop.mask & ops.ASSIGN.bit]
+        for tensor, node in zip(readers, substitute([t.uop for t in readers], {branch: moved}), strict=True):
+            tensor.uop = node
+
+
+def _second_branch(tensors: list[TensorCore]) -> UOp | None:
+    successor: dict[UOp, UOp] = {}
+    for node in toposort([tensor.uop for tensor in tensors]):
+        if node.op is ops.ASSIGN and successor.setdefault(node.src[0], node) is not node:
+            return node
     return None
 
 
@@ -264,7 +278,8 @@ def _elements(node: UOp) -> int:
     return dims.upper(graph.size_of(node.shape))
 
 
-# --- captured functions ---------------------------------------------------------------------------------------
+# --- captured functions
+# ---------------------------------------------------------------------------------------
 
 
 def device_of(node: UOp) -> str | None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self, TypeVar
 
 from tinycore.errors import DTypeError, ShapeError
 from tinycore.ir import dtypes
 from tinycore_frontend_tensor import graph
 from tinycore_frontend_tensor.convolution import Convolution
-from tinycore_frontend_tensor.core import TensorCore
+
+Kind = TypeVar("Kind", bound="Functional")
+Optional = TypeVar("Optional", bound="Functional | None")
 
 
 class Functional(Convolution):
@@ -184,7 +186,7 @@ class Functional(Convolution):
                 f"{graph.text(self.shape)}",
                 hint=f"{graph.text(expected)} is needed",
             )
-        kept = target != ignore_index
+        kept = target.ne(ignore_index)
         places = kept.where(target, 0)
         picked = -self.gather(axis, places.unsqueeze(axis)).squeeze(axis)
         share = kept.cast(self.dtype) if weight is None else kept.where(weight.index_select(0, places), 0)
@@ -217,7 +219,7 @@ class Functional(Convolution):
         plain = logs.nll_loss(target, weight, ignore_index, reduction)
         if not label_smoothing:
             return plain
-        kept = target != ignore_index
+        kept = target.ne(ignore_index)
         weights = None if weight is None else _along(weight, axis, self.ndim)
         smooth = -(logs if weights is None else logs * weights).sum(axis) / int(self.shape[axis])
         smooth = kept.where(smooth, 0)
@@ -232,26 +234,26 @@ class Functional(Convolution):
             smooth = smooth._reduced(reduction)
         return plain * (1 - label_smoothing) + smooth * label_smoothing
 
-    def mse_loss(self, target: Any, reduction: str = "mean") -> Self:
+    def mse_loss(self, target: object, reduction: str = "mean") -> Self:
         """Squared differences."""
         return (self - target).square()._reduced(reduction)
 
-    def l1_loss(self, target: Any, reduction: str = "mean") -> Self:
+    def l1_loss(self, target: object, reduction: str = "mean") -> Self:
         """Absolute differences."""
         return (self - target).abs()._reduced(reduction)
 
-    def huber_loss(self, target: Any, delta: float = 1.0, reduction: str = "mean") -> Self:
+    def huber_loss(self, target: object, delta: float = 1.0, reduction: str = "mean") -> Self:
         """Squared below delta, linear beyond."""
         gap = (self - target).abs()
         return (gap <= delta).where(0.5 * gap * gap, delta * (gap - 0.5 * delta))._reduced(reduction)
 
-    def binary_cross_entropy(self, target: Any, reduction: str = "mean") -> Self:
+    def binary_cross_entropy(self, target: object, reduction: str = "mean") -> Self:
         """The loss of probabilities; logarithms are at least -100, as PyTorch's."""
         yes, no = self.log().maximum(-100.0), (-self).log1p().maximum(-100.0)
         right = self._operand(target, "binary_cross_entropy")
         return -(right * yes + (1.0 - right) * no)._reduced(reduction)
 
-    def binary_cross_entropy_with_logits(self, target: Any, reduction: str = "mean") -> Self:
+    def binary_cross_entropy_with_logits(self, target: object, reduction: str = "mean") -> Self:
         """The loss of probabilities given as logits."""
         return ((-self).softplus() + (1.0 - self._operand(target, "bce")) * self)._reduced(reduction)
 
@@ -304,16 +306,16 @@ class Functional(Convolution):
         return scores.softmax(-1).dropout(dropout_p).matmul(value)
 
 
-def _scaled(tensor: Any, weight: TensorCore | None, bias: TensorCore | None) -> Any:
+def _scaled(tensor: Kind, weight: Kind | None, bias: Kind | None) -> Kind:
     if weight is not None:
         tensor = tensor * weight
     return tensor if bias is None else tensor + bias
 
 
-def _channels(tensor: Any, rank: int) -> Any:
+def _channels(tensor: Optional, rank: int) -> Optional:
     """A vector over channels, shaped to meet (batch, channels, ...)."""
-    return None if tensor is None else tensor.reshape(1, -1, *(1,) * (rank - 2))
+    return tensor if tensor is None else tensor.reshape(1, -1, *(1,) * (rank - 2))
 
 
-def _along(tensor: Any, axis: int, rank: int) -> Any:
+def _along(tensor: Kind, axis: int, rank: int) -> Kind:
     return tensor.reshape([-1 if k == axis else 1 for k in range(rank)])

@@ -1,12 +1,11 @@
 """Indexing: slices are movement, integer tensors are GATHER on linearised indices, writes are ASSIGN.
 
-An index outside the tensor is an IndexError where it is a Python int; inside an index tensor it reads 0 and writes
-nothing, because its value is not known when the graph is built.
+An index outside the tensor is an IndexError where it is a Python int; inside an index tensor it reads 0 and
+writes nothing, because its value is not known when the graph is built.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -15,35 +14,9 @@ from tinycore.errors import DTypeError, ShapeError, TinycoreError
 from tinycore.ir import Op, UOp, dims, dtypes, ops
 from tinycore_frontend_tensor import graph
 from tinycore_frontend_tensor.core import TensorCore
+from tinycore_frontend_tensor.index_plan import Plan, plan_of, unview, view
 from tinycore_frontend_tensor.reduction import Reduction
-from tinycore_frontend_tensor.strided import every
-from tinycore_frontend_tensor.symbolic import Bindings, Dimension, evaluate, merge, sizes
-
-
-class OutOfRange(ShapeError, IndexError):
-    """An integer index outside its axis."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """An index, taken apart: a box of every axis, reversals, strides, then dropped and new axes.
-
-    Attributes
-    ----------
-    limits: the box of every axis of the tensor.
-    flipped: axes whose order is reversed.
-    steps: (axis, step) of the strides above 1.
-    shape: the result of the basic part: one entry an axis of the tensor that stays, 1 for None.
-    tensors: integer index tensors by their axis in that shape.
-    bindings: of the symbolic bounds.
-    """
-
-    limits: tuple[tuple[Any, Any], ...]
-    flipped: tuple[int, ...]
-    steps: tuple[tuple[int, int], ...]
-    shape: tuple[Any, ...]
-    tensors: tuple[tuple[int, Any], ...]
-    bindings: Bindings
+from tinycore_frontend_tensor.symbolic import Dimension, merge
 
 
 class Indexing(Reduction):
@@ -59,8 +32,8 @@ class Indexing(Reduction):
         A bool mask is counted on the host, so it cannot be used while a `jit` function is captured.
         Raises IndexError for an int outside its axis.
         """
-        plan = self._plan(key)
-        basic = self._move(_view(self.uop, plan), plan.bindings)
+        plan = plan_of(self, key)
+        basic = self._move(view(self.uop, plan), plan.bindings)
         return basic._take(plan.tensors) if plan.tensors else basic
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -71,19 +44,21 @@ class Indexing(Reduction):
         mask = key[0] if isinstance(key, tuple) and len(key) == 1 else key
         if isinstance(mask, TensorCore) and mask.dtype.kind == "bool":
             return self._write_masked(mask, value)
-        plan = self._plan(key)
+        plan = plan_of(self, key)
         source = self._operand(value, "setitem")
         if plan.tensors:
             return self._write_scattered(plan, source)
-        view = _view(self.uop, plan)
-        _check_fits(view.shape, source)
+        target = view(self.uop, plan)
+        _check_fits(target.shape, source)
         source = self._move(source.uop, source.bindings)._with(source)
         if plan.steps:  # a stride needs padding, which is no view: write the whole instead
-            chosen, placed = _unview(self.uop, plan, graph.broadcast(source.uop.cast(self.dtype), view.shape))
+            chosen, placed = unview(
+                self.uop, plan, graph.broadcast(source.uop.cast(self.dtype), target.shape)
+            )
             whole = source._derive(chosen.where(placed, self.uop), self)
             self._write(self.uop, whole)
         else:
-            self._write(view, source)
+            self._write(target, source)
         self.bindings = merge((self.bindings, plan.bindings))
         return None
 
@@ -110,14 +85,14 @@ class Indexing(Reduction):
             ) from None
         self._write(self.uop, whole)
 
-    def _write_scattered(self, plan: _Plan, source: Self) -> None:
+    def _write_scattered(self, plan: Plan, source: Self) -> None:
         """``x[..., indices, ...] = value`` as SCATTER of numbered places into the flat tensor."""
         number = type(self).of_node(
             graph.reshape(graph.arange(graph.size_of(self.uop.shape)), self.uop.shape), self.bindings
         )
         # 1 is added so that an index outside (which reads 0) becomes -1, where SCATTER drops it.
         shifted = number + 1
-        places = shifted._move(_view(shifted.uop, plan), plan.bindings)._take(plan.tensors) - 1
+        places = shifted._move(view(shifted.uop, plan), plan.bindings)._take(plan.tensors) - 1
         _check_fits(places.uop.shape, source)
         updates = graph.broadcast(source.uop.cast(self.dtype), places.uop.shape)
         flat = graph.reshape(self.uop, (graph.size_of(self.uop.shape),))
@@ -129,21 +104,6 @@ class Indexing(Reduction):
             None,
         )
         self._write(self.uop, self._derive(graph.reshape(node, self.uop.shape), source, places))
-
-    def _plan(self, key: Any) -> _Plan:
-        items = _expand_masks(self, list(key) if isinstance(key, tuple) else [key])
-        consumed = sum(item is not None and item is not Ellipsis for item in items)
-        if sum(item is Ellipsis for item in items) > 1:
-            raise ShapeError("an index can have only one Ellipsis")
-        if consumed > self.ndim:
-            raise OutOfRange(f"{consumed} indices for a tensor of shape {graph.text(self.shape)}")
-        fill = [slice(None)] * (self.ndim - consumed)
-        where = next((k for k, item in enumerate(items) if item is Ellipsis), None)
-        items = [*items, *fill] if where is None else [*items[:where], *fill, *items[where + 1 :]]
-        builder = _PlanBuilder(self)
-        for item in items:
-            builder.add(item)
-        return builder.finish()
 
     def _take(self, tensors: tuple[tuple[int, Any], ...]) -> Self:
         """Advanced indexing: the indexed axes are merged, and gathered at linearised indices."""
@@ -254,175 +214,6 @@ class Indexing(Reduction):
         """The indices of the elements that are not zero, one row each; counted on the host."""
         return type(self)(np.argwhere(self.numpy()).astype(np.int64), device=self._device)
 
-    # --- order --------------------------------------------------------------------------------------------
-
-    def argsort(self, dim: int = -1, descending: bool = False) -> Self:
-        """The indices that sort an axis; equal elements keep their order, NaN counts as the greatest.
-
-        Every pair of elements is compared, so this is for axes of some thousands at most.
-        """
-        axis = self._axis(dim, "argsort")
-        x = self.detach()
-        last = x.transpose(axis, -1) if axis != self.ndim - 1 else x
-        size = last.shape[-1]
-        mine, other = last.unsqueeze(-1), last.unsqueeze(-2)
-        less = other > mine if descending else other < mine
-        if self.dtype.is_float:
-            nan_mine, nan_other = mine.isnan(), other.isnan()
-            less = (
-                (nan_other & ~nan_mine) | (less & ~nan_mine)
-                if descending
-                else (less | (nan_mine & ~nan_other))
-            )
-            equal = (other == mine) | (nan_mine & nan_other)
-        else:
-            equal = other == mine
-        index = type(self).arange_of(size, dtypes.int64)
-        earlier = index.unsqueeze(0) < index.unsqueeze(1)
-        rank = (less | (equal & earlier)).sum(-1)
-        order = (rank * 0).scatter(-1, rank, index.expand(rank.shape))
-        result = order.transpose(axis, -1) if axis != self.ndim - 1 else order
-        return self._derive(result.uop, differentiable=False)
-
-    def sort(self, dim: int = -1, descending: bool = False) -> tuple[Self, Self]:
-        """The elements of an axis in order, and their indices; see `argsort`."""
-        order = self.argsort(dim, descending)
-        return self.gather(dim, order), order
-
-    def topk(self, k: int, dim: int = -1, largest: bool = True) -> tuple[Self, Self]:
-        """The k greatest (or least) elements of an axis in order, and their indices."""
-        axis = self._axis(dim, "topk")
-        if not 0 <= k <= int(self.shape[axis]):
-            raise ShapeError(f"topk: {k} of an axis of size {self.shape[axis]}")
-        order = self.argsort(dim, descending=largest).narrow(axis, 0, k)
-        return self.gather(dim, order), order
-
-
-class _PlanBuilder:
-    """Collects the items of an index, one axis at a time."""
-
-    def __init__(self, tensor: Indexing) -> None:
-        self.tensor = tensor
-        self.axis = 0
-        self.limits: list[tuple[Any, Any]] = []
-        self.flipped: list[int] = []
-        self.steps: list[tuple[int, int]] = []
-        self.shape: list[Any] = []
-        self.tensors: list[tuple[int, Any]] = []
-        self.bindings: list[Bindings] = [tensor.bindings]
-
-    def add(self, item: Any) -> None:
-        if item is None:
-            self.shape.append(1)
-            return
-        size = self.tensor.uop.shape[self.axis]
-        if isinstance(item, slice):
-            self._slice(item, size)
-        elif isinstance(item, TensorCore) and (item.ndim or not item.uop.is_const):
-            self.limits.append((0, size))
-            self.tensors.append((len(self.shape), item))
-            self.shape.append(size)
-        else:
-            self._integer(item, size)
-        self.axis += 1
-
-    def _integer(self, item: Any, size: Any) -> None:
-        if isinstance(item, Dimension):
-            (start,), bindings = sizes((item,))
-            self.bindings.append(bindings)
-            self.limits.append((start, dims.add(start, 1)))
-            return
-        try:
-            index = item.__index__()
-        except (AttributeError, TypeError):
-            raise DTypeError(
-                f"{type(item).__name__} is no index",
-                hint="use ints, slices, None, Ellipsis, integer or bool tensors",
-            ) from None
-        length = evaluate(size, self.tensor.bindings)
-        if not -length <= index < length:
-            raise OutOfRange(
-                f"index {index} is outside axis {self.axis} of shape {graph.text(self.tensor.shape)}",
-                hint=f"it must be within {-length}..{length - 1}",
-            )
-        if index < 0:
-            start = dims.add(size, index)
-        else:
-            start = index
-        self.limits.append((start, dims.add(start, 1)))
-
-    def _slice(self, item: slice, size: Any) -> None:
-        if any(isinstance(bound, Dimension) for bound in (item.start, item.stop)) or isinstance(size, UOp):
-            return self._symbolic_slice(item, size)
-        start, stop, step = item.indices(size)
-        count = len(range(start, stop, step))
-        if step < 0:
-            start, stop = start + (count - 1) * step, start + 1
-            self.flipped.append(self.axis)
-        else:
-            stop = start + (count - 1) * step + 1
-        self.limits.append((start, stop) if count else (0, 0))
-        if abs(step) > 1 and count:
-            self.steps.append((self.axis, abs(step)))
-        self.shape.append(count)
-        return None
-
-    def _symbolic_slice(self, item: slice, size: Any) -> None:
-        if item.step not in (None, 1):
-            raise ShapeError("a slice with symbolic bounds cannot have a step")
-        start = 0 if item.start is None else item.start
-        stop = item.stop
-        (low,), first = sizes((start,))
-        (high,), second = sizes((stop,)) if stop is not None else ((size,), first)
-        low, high = (dims.add(size, b) if isinstance(b, int) and b < 0 else b for b in (low, high))
-        self.bindings += [first, second]
-        everything = merge(self.bindings)
-        if not 0 <= evaluate(low, everything) <= evaluate(high, everything) <= evaluate(size, everything):
-            raise OutOfRange(
-                f"slice {start}:{stop} is outside axis {self.axis} of shape {graph.text(self.tensor.shape)}"
-            )
-        self.limits.append((low, high))
-        self.shape.append(dims.subtract(high, low))
-
-    def finish(self) -> _Plan:
-        return _Plan(
-            tuple(self.limits),
-            tuple(self.flipped),
-            tuple(self.steps),
-            tuple(self.shape),
-            tuple(self.tensors),
-            merge(self.bindings),
-        )
-
-
-def _view(node: UOp, plan: _Plan) -> UOp:
-    """The basic part of an index, as movement ops."""
-    node = graph.flip(graph.shrink(node, plan.limits), plan.flipped)
-    for axis, step in plan.steps:
-        node = every(node, axis, step)
-    return graph.reshape(node, plan.shape)
-
-
-def _unview(node: UOp, plan: _Plan, value: UOp) -> tuple[UOp, UOp]:
-    """A value of the view's shape put back into the tensor's shape, and the mask of where it was put."""
-    from tinycore_frontend_tensor.strided import spread
-
-    counts = [dims.subtract(stop, start) for start, stop in plan.limits]
-    for axis, step in plan.steps:
-        counts[axis] = (counts[axis] - 1) // step + 1  # type: ignore[operator]
-    placed: list[UOp] = []
-    for part in (graph.constant(dtypes.bool_, True, value.shape), value):
-        part = graph.reshape(part, tuple(counts))
-        for axis, step in plan.steps:
-            part = spread(part, axis, step)
-        part = graph.flip(part, plan.flipped)
-        box = [
-            (start, dims.subtract(size, stop))
-            for (start, stop), size in zip(plan.limits, node.shape, strict=True)
-        ]
-        placed.append(graph.pad(part, box))
-    return placed[0], placed[1]
-
 
 def _check_fits(shape: tuple[Any, ...], source: TensorCore) -> None:
     try:
@@ -441,30 +232,3 @@ def _index_tensor(owner: Indexing, index: Any) -> Any:
     if not tensor.dtype.is_int:
         raise DTypeError(f"an index tensor must hold integers, got {tensor.dtype.name}", hint="x.long()")
     return tensor
-
-
-def _expand_masks(owner: Indexing, items: list[Any]) -> list[Any]:
-    """Bool masks become integer indices (the host counts them); lists and arrays become tensors."""
-    result: list[Any] = []
-    for item in items:
-        if isinstance(item, (list, np.ndarray)) or (isinstance(item, tuple) and item):
-            item = type(owner)(np.asarray(item), device=owner._device)
-        if isinstance(item, bool) or (isinstance(item, TensorCore) and item.dtype.is_float):
-            raise DTypeError(
-                "a bool or float is no index", hint="masks are bool tensors, indices integer tensors"
-            )
-        if isinstance(item, TensorCore) and item.dtype.kind == "bool":
-            position = sum(
-                k.ndim if isinstance(k, TensorCore) and k.dtype.kind == "bool" else k is not None
-                for k in result
-            )
-            expected = owner.uop.shape[position : position + item.ndim]
-            if Ellipsis not in result and item.uop.shape != expected:
-                raise ShapeError(
-                    f"a mask of shape {graph.text(item.shape)} for axes of shape {graph.text(expected)}"
-                )
-            found = np.nonzero(item.numpy())  # type: ignore[attr-defined]
-            result.extend(type(owner)(places.astype(np.int64), device=owner._device) for places in found)
-        else:
-            result.append(item)
-    return result

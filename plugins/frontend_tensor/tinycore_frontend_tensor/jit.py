@@ -1,13 +1,13 @@
 """`@jit`: run a function once, capture what it runs, replay that from then on, with no Python in between.
 
-The first call runs as usual; the second is captured; later calls replay the captured kernels with the buffers of
-the new arguments. Tensors in arguments (in lists, dicts and objects, too) are matched by position and must keep
-shape, dtype and device; symbolic sizes may be bound to other values. Everything else in the arguments is part of
-the program: another value captures again.
+The first call runs as usual; the second is captured; later calls replay the captured kernels with the
+buffers of the new arguments. Tensors in arguments (in lists, dicts and objects, too) are matched by position
+and must keep shape, dtype and device; symbolic sizes may be bound to other values. Everything else in the
+arguments is part of the program: another value captures again.
 
-What the function leaves behind without returning it (parameters, optimizer state, random counters) is updated by
-every replay. What it returns is a value: a result that is still referenced keeps its elements when the function
-runs again.
+What the function leaves behind without returning it (parameters, optimizer state, random counters) is
+updated by every replay. What it returns is a value: a result that is still referenced keeps its elements
+when the function runs again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Input:
     def check(self, name: str, given: Tensor) -> None:
         if given.uop.shape != self.shape or given.dtype is not self.dtype:
             raise ShapeError(
-                f"{name}() was captured with {self.path} of shape {graph.text(self.shape)} and dtype {self.dtype}, "
+                f"{name}() was captured with {self.path} of shape {graph.text(self.shape)} and {self.dtype}, "
                 f"and is called with shape {graph.text(given.shape)} and dtype {given.dtype}",
                 hint="pad to one shape, use a symbolic size (Variable), or make another jit function",
             )
@@ -96,13 +96,13 @@ class Jit(Generic[P, R]):
         return [program.recording for program in self._programs.values()]
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else functools.partial(self.__call__, instance)  # type: ignore[call-arg]
+        return self if instance is None else functools.partial(self.__call__, instance)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run, capture or replay.
 
-        Raises ShapeError for arguments of another shape or dtype, TinycoreError for a function that reads values on
-        the host.
+        Raises ShapeError for arguments of another shape or dtype, TinycoreError for a function that reads
+        values on the host.
         """
         if execution.capturing():  # inside another captured function: part of it
             return self._function(*args, **kwargs)

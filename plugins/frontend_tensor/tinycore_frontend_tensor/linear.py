@@ -12,10 +12,10 @@ from typing import Any, Self
 from tinycore.errors import ShapeError
 from tinycore.ir import dtypes, ops
 from tinycore_frontend_tensor import graph
-from tinycore_frontend_tensor.indexing import Indexing
+from tinycore_frontend_tensor.ordering import Ordering
 
 
-class LinearAlgebra(Indexing):
+class LinearAlgebra(Ordering):
     """The methods of `Tensor` that contract axes."""
 
     __slots__ = ()

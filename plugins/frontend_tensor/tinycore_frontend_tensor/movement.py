@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any, Self, TypeVar
 
 from tinycore.errors import DTypeError, ShapeError
-from tinycore.ir import Dim, dims, dtypes
+from tinycore.ir import Dim, UOp, dims, dtypes
 from tinycore_frontend_tensor import graph
 from tinycore_frontend_tensor.conversion import Conversion
 from tinycore_frontend_tensor.core import Scalar, flatten_args
 from tinycore_frontend_tensor.strided import windows
 from tinycore_frontend_tensor.symbolic import Bindings, Dimension, Size, evaluate, merge, sizes
 
-T = TypeVar("T", bound="Movement")
+Kind = TypeVar("Kind", bound="Movement")
 
 
 class Movement(Conversion):
@@ -51,7 +51,7 @@ class Movement(Conversion):
                     f"reshape of {graph.text(self.shape)} to {graph.text(given)}: sizes do not divide",
                     hint=hint,
                 ) from None
-            wanted = wanted[: unknown[0]] + (missing,) + wanted[unknown[0] + 1 :]
+            wanted = (*wanted[:unknown[0]], missing, *wanted[unknown[0] + 1:])
         elif graph.size_of(wanted) != count:
             raise ShapeError(
                 f"reshape of {graph.text(self.shape)} to {graph.text(given)}: the number of elements differs",
@@ -140,7 +140,8 @@ class Movement(Conversion):
         return self._move(graph.shrink(self.uop, pairs), merge(found))
 
     def pad(self, padding: Sequence[int] | Sequence[tuple[Size, Size]], value: Scalar = 0) -> Self:
-        """Adds elements around: ``((before, after), ...)`` for every axis, or PyTorch's flat list from the last axis.
+        """Adds elements around: ``((before, after), ...)`` for every axis, or PyTorch's flat list from the
+        last axis.
 
         Negative amounts cut. `value` fills.
         """
@@ -200,7 +201,7 @@ class Movement(Conversion):
     def unsqueeze(self, dim: int) -> Self:
         """A new axis of size 1 at that place of the result."""
         place = self._axis(dim, "unsqueeze", self.ndim + 1)
-        return self._node(graph.reshape(self.uop, self.uop.shape[:place] + (1,) + self.uop.shape[place:]))
+        return self._node(graph.reshape(self.uop, (*self.uop.shape[:place], 1, *self.uop.shape[place:])))
 
     def flatten(self, start: int = 0, end: int = -1) -> Self:
         """Axes start..end merged into one."""
@@ -209,7 +210,7 @@ class Movement(Conversion):
         first, last = self._axis(start, "flatten"), self._axis(end, "flatten")
         shape = self.uop.shape
         merged = graph.size_of(shape[first : last + 1])
-        return self._node(graph.reshape(self.uop, shape[:first] + (merged,) + shape[last + 1 :]))
+        return self._node(graph.reshape(self.uop, (*shape[:first], merged, *shape[last + 1:])))
 
     def unflatten(self, dim: int, shape: Sequence[Size]) -> Self:
         """One axis split into several; one of the sizes may be -1."""
@@ -241,8 +242,8 @@ class Movement(Conversion):
         """Each element of an axis `count` times in a row."""
         place = self._axis(dim, "repeat_interleave")
         shape = self.uop.shape
-        node = graph.reshape(self.uop, shape[: place + 1] + (1,) + shape[place + 1 :])
-        node = graph.expand(node, shape[: place + 1] + (count,) + shape[place + 1 :])
+        node = graph.reshape(self.uop, (*shape[:place + 1], 1, *shape[place + 1:]))
+        node = graph.expand(node, (*shape[:place + 1], count, *shape[place + 1:]))
         return self._node(
             graph.reshape(node, (*shape[:place], dims.multiply(shape[place], count), *shape[place + 1 :]))
         )
@@ -277,7 +278,7 @@ class Movement(Conversion):
         return tuple([part.squeeze(dim) for part in self.split(1, dim)])
 
     @staticmethod
-    def cat(tensors: Sequence[T], dim: int = 0) -> T:
+    def cat(tensors: Sequence[Kind], dim: int = 0) -> Kind:
         """Tensors one after the other along an axis, in their common dtype.
 
         Raises ShapeError when the other sizes differ.
@@ -285,7 +286,7 @@ class Movement(Conversion):
         return concatenate(tensors, dim)
 
     @staticmethod
-    def stack(tensors: Sequence[T], dim: int = 0) -> T:
+    def stack(tensors: Sequence[Kind], dim: int = 0) -> Kind:
         """Tensors of equal shapes along a new axis."""
         if not tensors:
             raise ShapeError("stack: no tensors given")
@@ -319,8 +320,8 @@ class Movement(Conversion):
         return self._node(graph.permute(node, [*order, self.ndim]))
 
 
-def concatenate(tensors: Sequence[T], dim: int = 0) -> T:
-    """What `Tensor.cat` does. Each part is padded to the whole and chosen by a mask, so every bit survives."""
+def concatenate(tensors: Sequence[Kind], dim: int = 0) -> Kind:
+    """`Tensor.cat`. Each part is padded to the whole and chosen by a mask, so every bit survives."""
     if not tensors:
         raise ShapeError("cat: no tensors given")
     first = tensors[0]

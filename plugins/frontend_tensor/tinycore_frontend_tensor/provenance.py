@@ -35,7 +35,7 @@ def record(node: UOp) -> None:
 
 
 def publish(nodes: list[UOp]) -> None:
-    """Give the origins of these nodes to the compiler, which carries them through its rewrites for reports."""
+    """Give origins to the compiler, which carries them through its rewrites for reports."""
     from tinycore.rules import origins
 
     for node in nodes:

@@ -46,7 +46,8 @@ class _Generator:
         """Two random words for every element of a shape; the counter moves on."""
         count = graph.size_of(shape)
         pending = self.counter.uop
-        # Several draws are one write: the value that a pending write will store is read instead of its result.
+        # Several draws are one write: the value that a pending write will store is read instead of its
+        # result.
         now = pending.src[2] if pending.op is ops.ASSIGN else pending
         base = execution.base_buffer(pending)
         self.counter.uop = UOp(

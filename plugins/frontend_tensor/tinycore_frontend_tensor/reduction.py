@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from tinycore.errors import ShapeError
 from tinycore.ir import DType, Op, dtypes, ops
-from tinycore_frontend_tensor import graph
+from tinycore_frontend_tensor import graph, modes
 from tinycore_frontend_tensor.conversion import as_dtype
 from tinycore_frontend_tensor.core import DEFAULT_INT
 from tinycore_frontend_tensor.creation import Creation
@@ -167,28 +167,21 @@ class Reduction(Creation):
         return self._node(graph.scan(self.uop.cast(wide), ops.ADD, axis).cast(target))
 
     def cumprod(self, dim: int = 0) -> Self:
-        """The running product along an axis."""
+        """The running product along an axis. Where gradients are needed it costs the square of the axis."""
+        axis = self._axis(dim, "cumprod")
+        if self.requires_grad and modes.gradients_recorded():
+            last = self.transpose(axis, -1)
+            size = last.shape[-1]
+            index = type(self).arange_of(size, dtypes.int32)
+            earlier = index.unsqueeze(0) <= index.unsqueeze(1)
+            return earlier.where(last.unsqueeze(-2), 1).prod(-1).transpose(axis, -1)
         return self._node(graph.scan(self.uop.cast(self._sum_dtype()), ops.MUL, self._axis(dim, "cumprod")))
-
-    def cummax(self, dim: int = 0) -> tuple[Self, Self]:
-        """The running greatest element along an axis, and its index (the last of equal ones)."""
-        axis = self._axis(dim, "cummax")
-        best = self._node(graph.scan(self.uop, ops.MAX, axis))
-        shape = [1] * self.ndim
-        shape[axis] = self.shape[axis]
-        index = type(self).arange_of(self.shape[axis]).reshape(shape)
-        found = (
-            (self == best).where(index, 0)
-            if not self.dtype.is_float
-            else (((self == best) | self.isnan()).where(index, 0))
-        )
-        return best, self._derive(graph.scan(found.uop, ops.MAX, axis), differentiable=False)
 
     # --- counts that other layers need --------------------------------------------------------------------
 
     def count_nonzero(self, dim: Axis = None) -> Self:
         """How many elements are not zero, int64."""
-        return (self != 0).sum(dim)
+        return self.ne(0).sum(dim)
 
     def _axis_shape(self, axis: int, size: Any) -> list[Any]:
         shape: list[Any] = [1] * self.ndim

@@ -44,8 +44,8 @@ def windows(node: UOp, specs: Sequence[tuple[int, int, int]]) -> UOp:
 
     Each spec is (window size, stride, dilation); windows that do not fit are left out.
 
-    Nothing is copied: an axis of i elements is repeated, cut into k rows of i + dilation elements, and so row j
-    starts j * dilation elements later.
+    Nothing is copied: an axis of i elements is repeated, cut into k rows of i + dilation elements, and so
+    row j starts j * dilation elements later.
     """
     first = len(node.shape) - len(specs)
     for place, (size, stride, dilation) in enumerate(specs):

@@ -132,7 +132,8 @@ def merge(several: Iterable[Bindings]) -> Bindings:
         for variable, value in bindings.items():
             if result.get(variable, value) != value:
                 raise BindingError(
-                    f"{variable.arg[0]} is bound to {result[variable]} in one operand and to {value} in another",
+                    f"{variable.arg[0]} is bound to {result[variable]} in one operand and to {value} in "
+                    "another",
                     hint="realize() the older tensor first, or use two variables",
                 )
         result = MappingProxyType({**result, **bindings})

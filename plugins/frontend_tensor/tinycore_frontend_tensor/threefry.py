@@ -38,7 +38,7 @@ def unit_float64(low: UOp, high: UOp) -> UOp:
 
 
 def normal_float32(first: UOp, second: UOp) -> UOp:
-    """A standard normal of two words (Box-Muller): sqrt(-2 ln u) * cos(2 pi v), within 4 ulp of the formula."""
+    """A standard normal (Box-Muller): sqrt(-2 ln u) * cos(2 pi v), within 4 ulp of the formula."""
     radius = (_minus_two_log(first)).alu(ops.SQRT)
     return radius * _cosine_of_turns(second)
 
@@ -56,7 +56,8 @@ def _horner(x: UOp, *coefficients: float) -> UOp:
     return result
 
 
-# ln(1+f) = f - f*f/2 + f**3 * P(f) on [sqrt(1/2)-1, sqrt(2)-1]; coefficients of P by descending power (Cephes).
+# ln(1+f) = f - f*f/2 + f**3 * P(f) on [sqrt(1/2)-1, sqrt(2)-1]; coefficients of P by descending power
+# (Cephes).
 _LOG = (
     7.0376836292e-2,
     -1.1514610310e-1,

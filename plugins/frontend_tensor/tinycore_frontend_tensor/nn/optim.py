@@ -11,7 +11,8 @@ from tinycore_frontend_tensor.tensor import Tensor
 
 
 class Optimizer:
-    """What all optimizers share: the parameters and the learning rate (a tensor, so captured steps see changes).
+    """What all optimizers share: the parameters and the learning rate (a tensor, so captured steps see
+    changes).
 
     Raises TinycoreError when there is no parameter that requires gradients.
     """

@@ -1,7 +1,7 @@
 """The state of a model: collecting its tensors by name, loading them back, safetensors files.
 
-Files are parsed by the `safetensors` library, which checks every offset and runs no code. Loading is lazy: a tensor
-is read when it is asked for.
+Files are parsed by the `safetensors` library, which checks every offset and runs no code. Loading is lazy: a
+tensor is read when it is asked for.
 """
 
 from __future__ import annotations
