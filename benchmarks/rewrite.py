@@ -2,8 +2,8 @@
 
     python benchmarks/rewrite.py [--nodes 4000] [--rounds 7] [--profile]
 
-Prints rewrites a second and microseconds an input node (processor time, best of the rounds; every round rewrites a graph that
-no memo has seen), what an unchanged graph costs, and checks the result against the input on random valuations.
+Prints rewrites a second and microseconds an input node (processor time, best of the rounds; every round
+rewrites a graph that no memo has seen), what an unchanged graph costs, and checks results on random values.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def main() -> None:
         assert arithmetic(result) is result
         unchanged = (time.process_time() - start) / len(result.toposort()) * 1e6
         print(
-            f"{size} nodes -> {len(result.toposort())}, {len(found.events)} rewrites in {seconds * 1e3:.1f} ms: "
+            f"{size} -> {len(result.toposort())} nodes, {len(found.events)} rewrites; {seconds * 1e3:.1f} ms "
             f"{len(found.events) / seconds:,.0f}/s, {seconds / size * 1e6:.2f} us a node; "
             f"unchanged {unchanged:.2f} us a node"
         )

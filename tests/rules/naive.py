@@ -16,7 +16,8 @@ from tinycore.rules.parse import parse
 ARITHMETIC = {
     "+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b, "//": lambda a, b: a // b,
     "%": lambda a, b: a % b, "<": lambda a, b: a < b, "<=": lambda a, b: a <= b, ">": lambda a, b: a > b,
-    ">=": lambda a, b: a >= b, "==": lambda a, b: a == b, "!=": lambda a, b: a != b, "in": lambda a, b: a in b,
+    ">=": lambda a, b: a >= b, "==": lambda a, b: a == b, "!=": lambda a, b: a != b,
+    "in": lambda a, b: a in b,
     "/": lambda a, b: a / b, "<<": lambda a, b: a << b, ">>": lambda a, b: a >> b,
 }  # fmt: skip
 
@@ -35,7 +36,7 @@ def load(text):
 
 
 def results(rules, node):
-    """What the first rule that matches may answer: one result for every way it matches; empty when none does."""
+    """What the first rule that matches may answer: a result for every way to match; else empty."""
     for rule in rules:
         found = []
         for env in match(rule.pattern, node, {}):

@@ -47,8 +47,9 @@ def test_bottom_up_sees_rewritten_operands(load):
 
 def test_top_down_goes_first_from_the_outside(load):
     text = "group g({}) {{ outer: NEG(NEG(x)) => x  inner: NEG(x) => x * 2 }}"
-    assert load(text.format("top_down")).groups["g"](-(-(-A))) is A * 2
-    assert load(text.format("bottom_up")).groups["g"](-(-(-A))) is ((A * 2) * 2) * 2
+    three = A.alu(ops.NEG).alu(ops.NEG).alu(ops.NEG)
+    assert load(text.format("top_down")).groups["g"](three) is A * 2
+    assert load(text.format("bottom_up")).groups["g"](three) is ((A * 2) * 2) * 2
 
 
 def test_top_down_pushes_through_new_operands(load):
@@ -105,7 +106,7 @@ def test_a_node_inside_its_own_result_is_a_loop(load, strategy):
 
 def test_loop_in_top_down_at_one_node(load):
     module = load("group g(top_down) { a: x * 2 => x + x  b: x + x => x * 2 }")
-    with pytest.raises(RuleLoopError, match="a and b|b and a"):
+    with pytest.raises(RuleLoopError, match=r"(a and b|b and a) undo"):
         module.groups["g"](A * 2)
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 
-import numpy
+import numpy as np
 import pytest
 
 from tinycore.interpret import interpret
@@ -12,11 +12,12 @@ from tinycore.rules.fold import _RULES, fold
 
 EDGES = {
     "bool": (False, True),
-    "float": (0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -3.75, 1e-7, 448.0, 3e4, 1e30, -1e300, float("inf"), float("-inf"),
-              float("nan"), 1.1754943508222875e-38, 7.0, 1.0009765625),
-    "int": (0, 1, 2, 3, 7, -1, -2, -5, 31, 63, 64, 100, -100, 127, -128, 2**31 - 1, -(2**31), 2**63 - 1, -(2**63)),
+    "float": (0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -3.75, 1e-7, 448.0, 3e4, 1e30, -1e300,
+              float("inf"), float("-inf"), float("nan"), 1.1754943508222875e-38, 7.0, 1.0009765625),
+    "int": (0, 1, 2, 3, 7, -1, -2, -5, 31, 63, 64, 100, -100, 127, -128, 2**31 - 1, -(2**31),
+            2**63 - 1, -(2**63)),
 }  # fmt: skip
-FOLDED = [op for op in (*_RULES, ops.WHERE, ops.CAST, ops.BITCAST)]
+FOLDED = [*_RULES, ops.WHERE, ops.CAST, ops.BITCAST]
 
 
 def constants(dtype):
@@ -30,10 +31,10 @@ def constants(dtype):
 def same(folded, node, values):
     (wanted,) = interpret([node], {})
     got = folded.dtype.from_bits(folded.arg[0])
-    array = numpy.array(got, wanted.dtype)
-    wanted = numpy.asarray(wanted).reshape(())
-    if wanted.dtype.kind not in "iub" and numpy.isnan(wanted.astype(float)):
-        return numpy.isnan(array.astype(float))
+    array = np.array(got, wanted.dtype)
+    wanted = np.asarray(wanted).reshape(())
+    if wanted.dtype.kind not in "iub" and np.isnan(wanted.astype(float)):
+        return np.isnan(array.astype(float))
     if node.op in (ops.MAX, ops.MIN) and float(wanted) == 0:
         return float(array) == 0  # the sign is unspecified
     return array.tobytes() == wanted.tobytes()
@@ -60,7 +61,7 @@ def test_folding_is_the_interpretation(op):
             if dtype.kind in ("bool", "index"):
                 continue
         count = 2 if len(op.operands) > 1 else 1
-        with numpy.errstate(all="ignore"):
+        with np.errstate(all="ignore"):
             for result, values in itertools.product(results, itertools.product(nodes, repeat=count)):
                 if op is ops.WHERE:
                     values = (UOp.const(dtypes.bool_, values[0].value > values[1].value), *values)

@@ -60,7 +60,7 @@ COMPARE = (ops.LT, ops.LE, ops.EQ)
 
 
 def build_graph(program):
-    """A sink over nodes built step by step: every step takes operands among the earlier nodes, so they repeat."""
+    """A sink over nodes built step by step: operands are earlier nodes, so they repeat."""
     pool = {dtype: [UOp(ops.PARAM, dtype, (), (slot, ())) for slot in range(2)] for dtype in CONSTANTS}
     pool[INT].append(UOp.variable("n", 0, 5).cast(INT))
     pool[INT] += [UOp.const(INT, 3), UOp.const(INT, 64)]
@@ -96,7 +96,7 @@ def build_graph(program):
         else:
             node = left.alu(op, right).alu(BINARY[dtype][c % 3], left.alu(op, (right, constant)[c % 2]))
         pool[node.dtype].append(node)
-    return UOp(ops.SINK, dtypes.void, tuple([*sinks, *(node for part in pool.values() for node in part)]))
+    return UOp(ops.SINK, dtypes.void, (*sinks, *(node for part in pool.values() for node in part)))
 
 
 BYTE = st.integers(0, 255)

@@ -28,12 +28,12 @@ def build(
     """The code that builds a node of the op `name`; `dtype` and `shape` are what its place expects."""
     op = TABLE.get(name)
     if op is None:
-        ex.fail(e, f"there is no op {name}", did_you_mean(name, TABLE))
+        raise ex.error(e, f"there is no op {name}", did_you_mean(name, TABLE))
     splats = any(isinstance(operand, s.Splat) for operand in operands)
     least = len(op.operands) - op.variadic
     if not splats and (len(operands) < least or (not op.variadic and len(operands) > least)):
         wanted = f"at least {least}" if op.variadic else str(least)
-        ex.fail(e, f"{name} takes {wanted} operands, not {len(operands)}")
+        raise ex.error(e, f"{name} takes {wanted} operands, not {len(operands)}")
     argument, own_dtype = _attributes(ex, e, op, attributes)
     if name == "CONST":
         given = attributes or ()
@@ -53,17 +53,17 @@ def _attributes(
         return "None", None
     if len(given or ()) != len(op.attributes):
         shown = f"[{', '.join(op.attributes)}]" if op.attributes else "no attributes"
-        ex.fail(e, f"{op.name} needs {shown}")
+        raise ex.error(e, f"{op.name} needs {shown}")
     parts, dtype = [], None
     for name, value in zip(op.attributes, given or (), strict=True):
         code = ex.value(value)
         if name == "dtype":
             if code.type not in ("dtype", "any"):
-                ex.fail(value, "a dtype belongs here")
+                raise ex.error(value, "a dtype belongs here")
             dtype = code.text
             continue
         if (code.type in ("node", "const") and name in SEQUENCES) or code.type == "dtype":
-            ex.fail(value, f"the attribute {name} cannot be a {code.type}")
+            raise ex.error(value, f"the attribute {name} cannot be a {code.type}")
         simple = code.type in ("num", "bool", "op", "str", "const") or code.frozen
         parts.append(code.text if simple else f"frozen({code.text})")
     argument = "None" if not parts else parts[0] if len(parts) == 1 else f"({', '.join(parts)})"
@@ -172,7 +172,7 @@ def _other(
             expected = t_dtype or (dtype if op.dtype == "T" else None)
         number = ex.type_of(operand) in ("num", "bool")
         if number and op.movement:
-            ex.fail(
+            raise ex.error(
                 operand,
                 f"the shape of a number below {op.name} is not known",
                 "write const(dtype, value, shape)",

@@ -3,7 +3,8 @@
 The key covers the text, the rows of the op table that the text mentions, and the generator itself. Imported
 groups are linked when a file is loaded, not compiled in, so their text is no part of it. An entry of the
 user's cache is executed, so it is believed only from a directory and a file that belong to the user and that
-nobody else may write, and only if its checksum is right. A cache that cannot be used costs time, never an error.
+nobody else may write, and only if its checksum is right. A cache that cannot be used costs time,
+never an error.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ from typing import NamedTuple
 from tinycore.config import config, user_cache_directory
 from tinycore.errors import RuleSyntaxError
 from tinycore.ir.ops import TABLE, Op
+from tinycore.rules.syntax import INFIX
 
 _SOURCES = (
-    "grammar.lark", "parse.py", "tree.py", "syntax.py", "expand.py", "check.py", "matcher.py", "express.py", "building.py",
-    "builtins.py", "template.py", "generate.py",
+    "grammar.lark", "parse.py", "tree.py", "syntax.py", "expand.py", "check.py", "matcher.py", "express.py",
+    "building.py", "builtins.py", "template.py", "generate.py",
 )  # fmt: skip
 _OP_CLASSES = {"Elementwise", "Unary", "Binary", "Ternary", "Movement", "Comparison", "Commutative", "Monoid"}
-_INFIX_OPS = set("ADD SUB MUL DIV FLOORDIV FLOORMOD SHL SHR AND OR XOR LT LE EQ NE NEG CONST".split())
+_IMPLIED = {*INFIX.values(), "NEG", "CONST"}
+"""Ops that a text may mean without naming them."""
 _HEAD = "# tinycore compiled rules, sha256 "
 _MAGIC = b"tinycore rules\0" + importlib.util.MAGIC_NUMBER
 
@@ -60,7 +63,7 @@ def _row(op: Op) -> str:
 
 def key_of(text: str) -> str:
     """The key of a text: the rows that it mentions by name or by class are part of it."""
-    words = set(re.findall(r"\b[A-Z][A-Za-z0-9_]*\b", text)) | _INFIX_OPS
+    words = set(re.findall(r"\b[A-Z][A-Za-z0-9_]*\b", text)) | _IMPLIED
     rows = sorted(_row(op) for op in TABLE.values() if op.name in words or words & _OP_CLASSES)
     return hashlib.sha256("\0".join((generator_digest(), *rows, text)).encode()).hexdigest()[:32]
 
@@ -105,7 +108,7 @@ def _compile(text: str, path: str) -> CompiledText:
         ) from None
 
 
-# --- shipped with a package -----------------------------------------------------------------------------------
+# --- shipped with a package --------------------------------------------------------------------------------
 
 
 def shipped_path(package_file: Path, key: str) -> Path:
@@ -132,7 +135,7 @@ def _unsealed(data: str) -> str:
     return source
 
 
-# --- the user's cache -----------------------------------------------------------------------------------------
+# --- the user's cache --------------------------------------------------------------------------------------
 
 
 def _packed(compiled: CompiledText) -> bytes:

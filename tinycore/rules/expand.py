@@ -14,27 +14,26 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tinycore.ir import dtypes
-from tinycore.ir.ops import TABLE
+from tinycore.ir.ops import TABLE, Op
 from tinycore.rules import syntax as s
 from tinycore.rules.parse import check_error
 
 MAXIMUM_ORDERS = 256
 """More orders of one rule than this are refused: write ``!`` to fix some."""
 
-_MADE_OF = {
-    name: tuple(op.name for op in TABLE.values() if test(op))
-    for name, test in {
-        "Elementwise": lambda op: op.elementwise,
-        "Unary": lambda op: op.elementwise and len(op.operands) == 1,
-        "Binary": lambda op: op.elementwise and len(op.operands) == 2,
-        "Ternary": lambda op: op.elementwise and len(op.operands) == 3,
-        "Movement": lambda op: op.movement,
-        "Comparison": lambda op: op.elementwise and op.dtype == "bool",
-        "Commutative": lambda op: op.commutative,
-        "Monoid": lambda op: op.identity is not None,
-    }.items()
+_TESTS: dict[str, Callable[[Op], bool]] = {
+    "Elementwise": lambda op: op.elementwise,
+    "Unary": lambda op: op.elementwise and len(op.operands) == 1,
+    "Binary": lambda op: op.elementwise and len(op.operands) == 2,
+    "Ternary": lambda op: op.elementwise and len(op.operands) == 3,
+    "Movement": lambda op: op.movement,
+    "Comparison": lambda op: op.elementwise and op.dtype == "bool",
+    "Commutative": lambda op: op.commutative,
+    "Monoid": lambda op: op.identity is not None,
 }
-OP_CLASSES: dict[str, tuple[str, ...]] = _MADE_OF
+OP_CLASSES: dict[str, tuple[str, ...]] = {
+    name: tuple(op.name for op in TABLE.values() if test(op)) for name, test in _TESTS.items()
+}
 """Named sets of ops that stand wherever an op set may stand; derived from the op table."""
 
 T = TypeVar("T")
@@ -169,9 +168,11 @@ def _without_views(file: s.File, views: dict[str, s.View], rule: s.Rule) -> s.Ru
             raise check_error(file, view.span, f"view {view.name} contains itself")
         given = dict(zip(view.parameters, node.operands, strict=True))
         body: Any = view.body if isinstance(node, s.ViewUse) else to_expression(file, view.body)
-        filled = rewrite(
-            body, lambda part: given.get(part.name) if isinstance(part, (s.Variable, s.Name)) else None
-        )
+
+        def fill(part: Any) -> Any:
+            return given.get(str(part.name)) if isinstance(part, (s.Variable, s.Name)) else None
+
+        filled = rewrite(body, fill)
         return rewrite(dataclasses.replace(filled, span=node.span), change)
 
     return rewrite(rule, change)  # type: ignore[no-any-return]
@@ -276,7 +277,7 @@ def _interchangeable(a: s.Pattern, b: s.Pattern, free: set[str]) -> bool:
 
 
 def _alpha(pattern: s.Apply, rule: s.Rule) -> Any:
-    """What is equal for two cases that match the same: names by order of appearance; guards only where given."""
+    """What is equal for two cases that match the same: names by order of appearance."""
     order: dict[str, str] = {}
     types: set[tuple[str, str]] = set()
 

@@ -8,9 +8,7 @@ identity, on symbolic dimensions for what surely holds, and ``not`` is pushed do
 
 from __future__ import annotations
 
-from typing import NoReturn
-
-from tinycore.errors import did_you_mean
+from tinycore.errors import RuleCheckError, did_you_mean
 from tinycore.ir import dtypes
 from tinycore.ir.ops import TABLE
 from tinycore.rules import syntax as s
@@ -38,9 +36,9 @@ class Expressions:
         self._values: dict[int, tuple[s.Expression, Code]] = {}  # by id; the expression keeps its id alive
         self._types: dict[int, tuple[s.Expression, Type]] = {}
 
-    def fail(self, at: s.Node, what: str, hint: str | None = None) -> NoReturn:
-        """Raise a RuleCheckError that points at an expression."""
-        raise check_error(self.file, at.span, what, hint)
+    def error(self, at: s.Node, what: str, hint: str | None = None) -> RuleCheckError:
+        """A RuleCheckError that points at an expression."""
+        return check_error(self.file, at.span, what, hint)
 
     # --- types ----------------------------------------------------------------------------------------------
 
@@ -122,15 +120,14 @@ class Expressions:
                 return self._sequence(e)
             case s.Comprehension():
                 return self._comprehension(e)
-        self.fail(e, "a * belongs among operands or items")
-        return None
+        raise self.error(e, "a * belongs among operands or items")
 
     def _number(self, e: s.Node, value: bool | int | float) -> Code:
         if isinstance(value, float) and repr(value) in ("inf", "-inf", "nan"):
             return Code(f'float("{value}")', "num")
         width = value.bit_length() if isinstance(value, int) else 64
         if width > MAXIMUM_WIDTH:
-            self.fail(e, f"a number of {width} bits; the limit is {MAXIMUM_WIDTH}")
+            raise self.error(e, f"a number of {width} bits; the limit is {MAXIMUM_WIDTH}")
         text = repr(value)
         return Code(
             f"({text})" if text.startswith("-") else text,
@@ -151,8 +148,7 @@ class Expressions:
         hint = did_you_mean(name, [*self.names, *FUNCTIONS, *self.natives])
         if name == "target":
             hint = "say @requires(target) after the group's head"
-        self.fail(e, f"{name} is not bound", hint)
-        return None
+        raise self.error(e, f"{name} is not bound", hint)
 
     def _binary(self, e: s.Binary) -> Code:
         if self.is_node(e):
@@ -170,7 +166,7 @@ class Expressions:
             )
         if left.type in NUMBERS and right.type in NUMBERS:
             if width > MAXIMUM_WIDTH:
-                self.fail(e, f"the result could have {width} bits; the limit is {MAXIMUM_WIDTH}")
+                raise self.error(e, f"the result could have {width} bits; the limit is {MAXIMUM_WIDTH}")
             whole = left.whole and right.whole and operator != "/"
             return Code(f"({left.text} {operator} {right.text})", "num", width=width, whole=whole)
         if operator in _HELPERS:
@@ -191,7 +187,7 @@ class Expressions:
         if isinstance(e, s.Number):
             return repr(bool(e.value) != negated)
         if self.is_node(e):
-            self.fail(
+            raise self.error(
                 e, "a node is neither true nor false here", "compare its bounds: x.vmin > 0, x.vmax < n"
             )
         text = self.value(e).text
@@ -201,7 +197,7 @@ class Expressions:
         left, right = self.value(e.left), self.value(e.right)
         nodes = "node" in (left.type, right.type)
         if nodes and operator not in ("==", "!="):
-            self.fail(
+            raise self.error(
                 e, "the order of two nodes is not known while rules run", "compare bounds: x.vmax < y.vmin"
             )
         a, b = left.node or left.text, right.node or right.text
@@ -217,12 +213,12 @@ class Expressions:
             return f"{_SURELY['<' if operator == '>' else '<=']}({right.text}, {left.text})"
         return f"{_SURELY[operator]}({left.text}, {right.text})"
 
-    # --- parts of values --------------------------------------------------------------------------------------
+    # --- parts of values ----------------------------------------------------------------------------------
 
     def _attribute(self, e: s.Attribute) -> Code:
         base = self.value(e.value)
         if e.name.startswith("_"):
-            self.fail(e, f"the name {e.name} starts with an underscore")
+            raise self.error(e, f"the name {e.name} starts with an underscore")
         kind = "node" if base.type == "const" else base.type
         if e.name == "dtype" and base.dtype is not None:
             return Code(base.dtype, "dtype")
@@ -230,7 +226,7 @@ class Expressions:
         if e.name not in table:
             known = sorted(table)
             shown = kind if isinstance(kind, str) else kind[0]
-            self.fail(
+            raise self.error(
                 e,
                 f"a {shown} has no attribute {e.name}",
                 did_you_mean(e.name, known) or (f"it has {', '.join(known)}" if known else None),
@@ -243,10 +239,10 @@ class Expressions:
         kind = base.type if isinstance(base.type, str) else "sequence"
         if (kind, e.name) not in METHODS:
             known = [name for base_kind, name in METHODS if base_kind == kind]
-            self.fail(e, f"a {kind} has no method {e.name}", did_you_mean(e.name, known))
+            raise self.error(e, f"a {kind} has no method {e.name}", did_you_mean(e.name, known))
         count, type_ = METHODS[kind, e.name]
         if len(e.operands) != count:
-            self.fail(e, f"{e.name} takes {count} operands, not {len(e.operands)}")
+            raise self.error(e, f"{e.name} takes {count} operands, not {len(e.operands)}")
         operands = ", ".join(self.value(operand).text for operand in e.operands)
         return Code(f"{base.text}.{e.name}({operands})", type_)
 
@@ -256,10 +252,10 @@ class Expressions:
         if isinstance(base.type, tuple) and base.type[0] == "tuple" and isinstance(e.index, s.Number):
             position = int(e.index.value)
             if not -len(base.type[1]) <= position < len(base.type[1]):
-                self.fail(e, f"there is no item {position} among {len(base.type[1])}")
+                raise self.error(e, f"there is no item {position} among {len(base.type[1])}")
             type_ = base.type[1][position]
         if type_ is None:
-            self.fail(e, f"a {base.type} has no items")
+            raise self.error(e, f"a {base.type} has no items")
         return Code(f"{base.text}[{index.text}]", type_, frozen=base.frozen)
 
     def _slice(self, e: s.Slice) -> Code:
@@ -267,7 +263,7 @@ class Expressions:
         start, stop = ("" if part is None else self.value(part).text for part in (e.start, e.stop))
         element = element_of(base.type)
         if element is None:
-            self.fail(e, f"a {base.type} has no items")
+            raise self.error(e, f"a {base.type} has no items")
         return Code(
             f"{base.text}[{start}:{stop}]",
             "any" if base.type == "any" else ("list", element),
@@ -297,7 +293,7 @@ class Expressions:
             items = self.value(loop.items)
             element = element_of(items.type)
             if element is None:
-                self.fail(loop, f"a {items.type} has no items")
+                raise self.error(loop, f"a {items.type} has no items")
             target = self._target(loop, loop.target, element)
             condition = f" if {self.truth(loop.condition)}" if loop.condition is not None else ""
             loops.append(f" for {target} in {items.text}{condition}")
@@ -313,13 +309,13 @@ class Expressions:
             if target == "_":
                 return "_"
             if target in _DTYPE_NAMES or target.startswith("_"):
-                self.fail(loop, f"{target} cannot be a name here")
+                raise self.error(loop, f"{target} cannot be a name here")
             self.names[target] = Code(f"v_{target}", type_, frozen=True)
             return f"v_{target}"
         assert isinstance(target, tuple)
         if isinstance(type_, tuple) and type_[0] == "tuple":
             if len(type_[1]) != len(target):
-                self.fail(loop, f"{len(target)} names for {len(type_[1])} items")
+                raise self.error(loop, f"{len(target)} names for {len(type_[1])} items")
             types = list(type_[1])
         else:
             types = [element_of(type_) or "any"] * len(target)
@@ -333,7 +329,9 @@ class Expressions:
             return self._native(e, self.natives[e.name])
         function = FUNCTIONS.get(e.name)
         if function is None:
-            self.fail(e, f"there is no function {e.name}", did_you_mean(e.name, [*FUNCTIONS, *self.natives]))
+            raise self.error(
+                e, f"there is no function {e.name}", did_you_mean(e.name, [*FUNCTIONS, *self.natives])
+            )
         codes, texts = [], []
         for operand in e.operands:
             inner = operand.value if isinstance(operand, s.Splat) else operand
@@ -346,23 +344,20 @@ class Expressions:
         low, high = function.arity
         if not splats and not low <= len(codes) <= high:
             wanted = str(low) if low == high else f"{low} or more" if high > 9 else f"{low} to {high}"
-            self.fail(e, f"{e.name} takes {wanted} operands, not {len(codes)}")
+            raise self.error(e, f"{e.name} takes {wanted} operands, not {len(codes)}")
         return Code(f"{function.text}({', '.join(texts)})", function.result([code.type for code in codes]))
 
     def _native(self, e: s.Call, native: s.Native) -> Code:
         if len(e.operands) != len(native.parameters):
-            self.fail(e, f"{e.name} takes {len(native.parameters)} operands, not {len(e.operands)}")
+            raise self.error(e, f"{e.name} takes {len(native.parameters)} operands, not {len(e.operands)}")
         texts = ["ctx"] if "ctx" in native.flags else []
         for operand, kind in zip(e.operands, native.parameters, strict=True):
             code = self.value(operand)
             if kind.name == "node":
-                texts.append(
-                    self.node(operand).text
-                    if code.type in ("node", "const", "any")
-                    else self.fail(operand, f"{e.name} takes a node here")
-                )
-            else:
-                texts.append(code.text)
+                if code.type not in ("node", "const", "any"):
+                    raise self.error(operand, f"{e.name} takes a node here")
+                code = self.node(operand)
+            texts.append(code.text)
         return Code(f"f_{e.name}({', '.join(texts)})", kind_type(native.result))
 
     # --- nodes ----------------------------------------------------------------------------------------------
@@ -396,7 +391,7 @@ class Expressions:
             return Code(f"coerce({code.node}, {dtype}, {shape})", "node", dtype, shape)
         if code.type in NUMBERS:
             if dtype is None:
-                self.fail(
+                raise self.error(
                     e,
                     "the dtype of this number is not known here",
                     "write const(float32, 1) or const(x.dtype, 1)",
@@ -406,10 +401,9 @@ class Expressions:
             expected = dtype or (self.pool.dtype("index") if code.type == "dim" else None)
             text = f"as_node({code.text}{f', {expected}, {shape or ()}' if expected else ''})"
             return Code(text, "node", expected if code.type == "dim" else None)
-        self.fail(
+        raise self.error(
             e, f"a node belongs here, not a {code.type if isinstance(code.type, str) else code.type[0]}"
         )
-        return None
 
     def _constant(self, e: s.Expression, code: Code, dtype: str, shape: str) -> Code:
         if not isinstance(e, s.Number):
@@ -452,7 +446,7 @@ class Expressions:
         code = self.value(e)
         element = element_of(code.type)
         if element is None:
-            self.fail(e, "a list of nodes belongs here")
+            raise self.error(e, "a list of nodes belongs here")
         if element == "node":
             return code.text
         return f"[as_node(v, {dtype}) for v in {code.text}]"

@@ -24,9 +24,9 @@ def fold(op: Op, dtype: DType, src: tuple[UOp, ...]) -> UOp:
     """The constant that an elementwise op of constants is; the plain node where it is not folded."""
     fast = _ON_INTEGERS.get(op)
     if fast is not None and dtype.kind in _INTEGER_KINDS:
-        value = fast(src[0].arg[0], src[1].arg[0])
-        bits = value if dtype.kind == "index" else dtype.to_bits(value)
-        return UOp(ops.CONST, dtype, (), (bits, src[1].arg[1]))
+        exact = fast(src[0].arg[0], src[1].arg[0])
+        wrapped = exact if dtype.kind == "index" else dtype.to_bits(exact)
+        return UOp(ops.CONST, dtype, (), (wrapped, src[1].arg[1]))
     bits = _fold_bits(op, dtype, src)
     return UOp(op, dtype, src) if bits is None else UOp(ops.CONST, dtype, (), (bits, src[-1].arg[1]))
 
@@ -61,7 +61,7 @@ def fold_values(op: Op, source: DType, dtype: DType, values: tuple[Scalar, ...])
         return any(values) if op is ops.ADD else all(values)
     if op in (ops.SHL, ops.SHR):
         return _shift(op, source, int(values[0]), int(values[1]))
-    return rule(*values)
+    return rule(*values)  # type: ignore[no-any-return]
 
 
 def _cast(source: DType, dtype: DType, value: Any) -> Scalar | None:

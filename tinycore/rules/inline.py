@@ -1,9 +1,9 @@
 """Inline tests: the ``test`` cases beside rules, really run.
 
 A test applies its rule alone, once, at the root: the result must be the very node that the right side builds,
-or with ``same`` the rule must not match. Names are leaves; ``where`` says what they are, else they are scalars
-of dtype int32. In a ``for`` block a test that names the loop's variable runs for every value, any other one has
-to hold for one of them.
+or with ``same`` the rule must not match. Names are leaves; ``where`` says what they are, else they are
+scalars of dtype int32. In a ``for`` block a test that names the loop's variable runs for every value, any
+other one has to hold for one of them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TestResult:
 
 
 def run_inline_tests(module: RuleModule) -> list[TestResult]:
-    """Run every inline test of a loaded file, in order. Raises RuleCheckError for a test that makes no sense."""
+    """Run every inline test of a loaded file, in order. Raises RuleCheckError for a meaningless test."""
     path = Path(module.path)
     file = parse(path.read_text(encoding="utf-8"), module.path)
     found: dict[tuple[int, int, s.Test], TestResult] = {}

@@ -44,12 +44,12 @@ def load(dotted: str) -> RuleModule:
 
 
 def load_file(path: Path | str) -> RuleModule:
-    """A person's own file, compiled afresh when it has changed. It may import groups, but declare no natives."""
+    """A person's own file, compiled when it has changed. It may import groups, but declare no natives."""
     return _link(str(path), Path(path), package=None)
 
 
 def precompile(dotted: str) -> Path:
-    """Compile a package's file into the `_compiled` folder beside it, for its wheel. The path of the result."""
+    """Compile a package's file into the `_compiled` folder beside it, for its wheel; the path."""
     return cache.ship(find(dotted))
 
 

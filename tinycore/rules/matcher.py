@@ -21,6 +21,8 @@ from tinycore.rules import syntax as s
 from tinycore.rules.expand import Case
 from tinycore.rules.parse import check_error
 
+Step = tuple[str, str]
+"""What the step is ("if", "do", "for", ...) and its text."""
 Type = Any
 """The static type of an expression: a string, ``("list", element)`` or ``("tuple", (elements...))``."""
 
@@ -167,14 +169,14 @@ class Matcher:
 
     def __init__(self, file: s.File, case: Case, pool: Pool, signless: bool) -> None:
         self.file, self.case, self.pool, self.signless = file, case, pool, signless
-        self.steps: list[tuple[str, str]] = []
+        self.steps: list[Step] = []
         self.captures: dict[str, tuple[str, str]] = {}  # name -> (kind, local)
         self.attributes: dict[str, Code] = {}
         self.type_variables: dict[str, str] = {}  # dtype variable -> dtype term
         self.facts = Facts()
-        self._late: list[tuple[str, str]] = []
-        self._dtype_equal: list[tuple[str, str]] = []
-        self._rest: list[tuple[str, str]] = []
+        self._late: list[Step] = []
+        self._dtype_equal: list[Step] = []
+        self._rest: list[Step] = []
         self._attribute_tests: list[tuple[str, s.Expression, s.Span]] = []
         for name in case.capture:
             self._bind(name, "node", "n", case.pattern)
@@ -185,8 +187,12 @@ class Matcher:
 
     def _level(self, nodes: list[tuple[str, s.Apply]]) -> None:
         """Tests of the operands of nodes whose own op is already known; then one level deeper."""
-        unpack, tests, literals, identity, deeper = [], [], [], [], []
-        loops: list[tuple[str, str]] = []
+        unpack: list[Step] = []
+        loops: list[Step] = []
+        tests: list[Step] = []
+        identity: list[Step] = []
+        literals: list[tuple[str, s.Literal]] = []
+        deeper: list[tuple[str, s.Apply]] = []
         for local, pattern in nodes:
             self._facts_of(local, pattern)
             self._attributes_of(local, pattern)
@@ -215,7 +221,7 @@ class Matcher:
             self._level(deeper)
 
     def _operands(
-        self, local: str, pattern: s.Apply, unpack: list[tuple[str, str]], loops: list[tuple[str, str]]
+        self, local: str, pattern: s.Apply, unpack: list[Step], loops: list[Step]
     ) -> list[tuple[str, s.Pattern]]:
         """Names for the operands of a node, and the steps that define them."""
         operands = pattern.operands
@@ -293,9 +299,7 @@ class Matcher:
         table = self.pool.literal("Exact", value, signless)
         return f"{local}.arg[0] {'in' if signless else '=='} {table}[{local}.dtype]"
 
-    def _capture(
-        self, name: str, kind: str, local: str, pattern: s.Node, identity: list[tuple[str, str]]
-    ) -> None:
+    def _capture(self, name: str, kind: str, local: str, pattern: s.Node, identity: list[Step]) -> None:
         if name in self.captures:
             known_kind, known = self.captures[name]
             if kind == known_kind == "const":

@@ -349,7 +349,7 @@ class Renders:
     rules: Mapping[Op, tuple[Callable[..., str | None], ...]]
 
     def __call__(self, node: UOp, names: Callable[[UOp], str], context: Any = None) -> str:
-        """The text of a node; `names` gives the name of an operand. Raises CompileError when no rule matches."""
+        """The text of a node; `names` names an operand. Raises CompileError when no rule matches."""
         text = self.match(node, names, context)
         if text is None:
             raise CompileError(f"no render rule of {self.name} matches", where=_short(node))

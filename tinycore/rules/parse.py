@@ -11,6 +11,7 @@ from tinycore.errors import RuleCheckError, RuleError, RuleSyntaxError
 from tinycore.rules import syntax as s
 from tinycore.rules.tree import build
 
+
 def parse(text: str, path: str = "<rules>") -> s.File:
     """The syntax tree of a file. Raises RuleSyntaxError with the line and a caret.
 
@@ -63,7 +64,9 @@ def _syntax_error(error: lark.UnexpectedInput, path: str, text: str) -> RuleErro
         what = f"unexpected {str(error.token)!r}"
     else:
         what = f"unexpected character {text[error.pos_in_stream or 0]!r}"
-    expected = getattr(error, "accepts", None) or getattr(error, "expected", None) or error.__dict__.get("allowed")
+    expected = (
+        getattr(error, "accepts", None) or getattr(error, "expected", None) or error.__dict__.get("allowed")
+    )
     names = sorted(_shown(name) for name in expected or ())
     hint = f"expected {' or '.join(names)}" if 0 < len(names) <= 12 else None
     end = column + len(str(getattr(error, "token", "")) or "x")

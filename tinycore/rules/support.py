@@ -67,7 +67,7 @@ class Bits(dict[DType, int]):
 class Exact(dict[DType, Any]):
     """dtype -> the bits that a literal in a pattern matches; None where the dtype has no such value.
 
-    ``true`` and ``false`` match bools only. Integers match only what they are; floats are rounded to the dtype.
+    ``true`` and ``false`` match bools only. Integers match only what they are; floats are rounded.
     With `signless` the entry of a zero is the set of both zeros.
     """
 
@@ -155,7 +155,7 @@ def like(node: UOp, *operands: UOp) -> UOp:
     return UOp(node.op, node.dtype, operands, node.arg)
 
 
-# --- arithmetic on numbers, dimensions and values of unknown kind --------------------------------------------
+# --- arithmetic on numbers, dimensions and values of unknown kind ------------------------------------------
 
 
 def _binary(op: Op, on_numbers: Callable[[Any, Any], Any], on_dims: Callable[[Any, Any], Any] | None) -> Any:

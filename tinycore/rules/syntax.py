@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-
 _OPERATORS = "+ - * / // % << >> & | ^ < <= == != > >="
 _INFIX_OPS = "ADD SUB MUL DIV FLOORDIV FLOORMOD SHL SHR AND OR XOR LT LE EQ NE LT LE"
 INFIX = dict(zip(_OPERATORS.split(), _INFIX_OPS.split(), strict=True))
@@ -229,7 +228,7 @@ class Splat(Node):
 
 @dataclass(frozen=True, slots=True)
 class Loop(Node):
-    """One ``for target in items if condition`` of a comprehension; a target is a name or a tuple of targets."""
+    """One ``for target in items if condition`` of a comprehension; a target is a name or several."""
 
     target: str | tuple[object, ...]
     items: Expression
@@ -245,8 +244,8 @@ class Comprehension(Node):
 
 
 Expression: TypeAlias = (
-    "Number | Text | Name | Binary | Unary | Logical | Conditional | Attribute | Method | Item | Slice | Call | "
-    "Build | Sequence | Splat | Comprehension"
+    "Number | Text | Name | Binary | Unary | Logical | Conditional | Attribute | Method | Item | Slice | "
+    "Call | Build | Sequence | Splat | Comprehension"
 )
 
 # --- items ------------------------------------------------------------------------------------------------

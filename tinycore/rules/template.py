@@ -28,7 +28,7 @@ def _line(ex: Expressions, text: s.Text) -> str:
         if found[0] in ("{{", "}}"):
             pieces.append(repr(found[0][0]))
         elif found[1] is None:
-            ex.fail(text, f"a single {found[0]} in a template", "double it: {{ or }}")
+            raise ex.error(text, f"a single {found[0]} in a template", "double it: {{ or }}")
         else:
             pieces.append(_field(ex, text, found[1]))
     if end < len(text.value):
@@ -41,7 +41,7 @@ def _field(ex: Expressions, text: s.Text, field: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", name) or (
         filter_name and not re.fullmatch(r"[a-z][a-z0-9_]*", filter_name)
     ):
-        ex.fail(text, f"{{{field}}} is no field", "write {name} or {name|filter}")
+        raise ex.error(text, f"{{{field}}} is no field", "write {name} or {name|filter}")
     code = ex.value(s.Name(name, span=text.span))
     value = code.node or code.text
     if filter_name:

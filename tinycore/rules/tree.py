@@ -49,7 +49,9 @@ def unquote(text: str) -> str:
     """The string that a STRING token spells; escapes are \\n, \\t, \\" and \\\\."""
     escapes = (("\\n", "\n"), ("\\t", "\t"), ('\\"', '"'))
     parts = text[1:-1].split("\\\\")
-    return "\\".join(functools.reduce(lambda part, pair: part.replace(*pair), escapes, part) for part in parts)
+    return "\\".join(
+        functools.reduce(lambda part, pair: part.replace(*pair), escapes, part) for part in parts
+    )
 
 
 def _of(parts: tuple[Any, ...], *kinds: type) -> tuple[Any, ...]:
