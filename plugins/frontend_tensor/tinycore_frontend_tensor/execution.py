@@ -113,7 +113,7 @@ def realize(tensors: Sequence[TensorCore]) -> None:
 
 def _run(tensors: list[TensorCore], bindings: Bindings) -> None:
     tensors = [tensor for tensor in tensors if stored(tensor.uop) is None]
-    _separate_branches(tensors)
+    _separate_branches()
     roots = {tensor: _root(tensor) for tensor in tensors}
     finals = _final_versions(roots.values())
     overwritten = {base_buffer(final) for final in finals}
@@ -124,7 +124,8 @@ def _run(tensors: list[TensorCore], bindings: Bindings) -> None:
     for tensor, root in roots.items():
         if root.op is ops.ASSIGN and root not in finals:  # an old version: a buffer of its own
             roots[tensor] = copied[root] = _copy(root)
-    nodes = list(dict.fromkeys([*roots.values(), *snapshots.values()]))
+    # Every write below is a root too: whoever else refers to it must not run it again.
+    nodes = list(dict.fromkeys([*roots.values(), *snapshots.values(), *finals]))
     results = dict(zip(nodes, runtime.realize(nodes, dict(bindings)), strict=True))
     watched = _watched.get()
     if watched is not None:
@@ -132,7 +133,7 @@ def _run(tensors: list[TensorCore], bindings: Bindings) -> None:
         watched.update(b for b in map(stored, results.values()) if b is not None)
     replaced = {old: results[copy] for old, copy in {**copied, **snapshots}.items()}
     replaced.update({root: results[root] for root in nodes})
-    _settle(roots, results, replaced, overwritten)
+    _settle(roots, results, replaced, finals)
 
 
 def _root(tensor: TensorCore) -> UOp:
@@ -147,9 +148,10 @@ def _root(tensor: TensorCore) -> UOp:
 
 
 def _settle(
-    roots: dict[TensorCore, UOp], results: dict[UOp, UOp], replaced: dict[UOp, UOp], overwritten: set[UOp]
+    roots: dict[TensorCore, UOp], results: dict[UOp, UOp], replaced: dict[UOp, UOp], finals: set[UOp]
 ) -> None:
     """Point every live tensor at what has been computed, and remember graphs for `backward`."""
+    overwritten = {base_buffer(final) for final in finals}
     old = {tensor: tensor.uop for tensor in roots}
     lazy = [tensor for tensor in live_tensors() if tensor not in roots and stored(tensor.uop) is None]
     for tensor, node in zip(lazy, substitute([t.uop for t in lazy], replaced), strict=True):
@@ -170,13 +172,13 @@ def _settle(
             kept.setdefault(buffer, graph.reshape(old[tensor], buffer.shape))
     for buffer, source in kept.items():
         below = source.src[0] if source.op is ops.RESHAPE and source not in replaced else source
-        inner = {key: value for key, value in replaced.items() if key is not below}
-        source = source.substitute(inner)
-        if _reads(source, set(), overwritten):
+        lost = _reads(source, finals, overwritten) - replaced.keys()
+        if lost:
             _definitions.pop(buffer, None)
             _stale.add(buffer)
         else:
-            _definitions[buffer] = source
+            inner = {key: value for key, value in replaced.items() if key is not below}
+            _definitions[buffer] = source.substitute(inner)
 
 
 # --- versions of buffers
@@ -192,13 +194,17 @@ def _final_versions(roots: Iterable[UOp]) -> set[UOp]:
     return set(finals.values())
 
 
-def _separate_branches(tensors: list[TensorCore]) -> None:
-    """Two tensors that share a version and were assigned apart: the second one continues on a copy."""
-    while (branch := _second_branch(tensors)) is not None:
+def _separate_branches() -> None:
+    """Where two tensors were assigned apart from one version, the second one continues on a copy."""
+    while True:
+        readers = [tensor for tensor in live_tensors() if tensor.uop.mask & ops.ASSIGN.bit]
+        readers.sort(key=lambda tensor: tensor.uop.op is not ops.ASSIGN)  # owners of storage keep it
+        branch = _second_branch(readers)
+        if branch is None:
+            return
         base, view, value = branch.src
         copy = _copy(base)
         moved = UOp(ops.ASSIGN, branch.dtype, (copy, view.substitute({base: copy}), value))
-        readers = [tensor for tensor in live_tensors() if tensor.uop.mask & ops.ASSIGN.bit]
         for tensor, node in zip(readers, substitute([t.uop for t in readers], {branch: moved}), strict=True):
             tensor.uop = node
 
