@@ -68,7 +68,8 @@ def _contraction(nest: Nest, capabilities: Capabilities) -> tuple[UOp, UOp, UOp,
     shared = 2 * TILE * 4 * TILE * loads[0].node.dtype.itemsize
     if shared > capabilities.shared_bytes:
         return None
-    return own[0], own[1], ranges[0], reduction
+    rows, columns = sorted(own, key=number)  # the inner one last: neighbours in memory, neighbouring items
+    return rows, columns, ranges[0], reduction
 
 
 def _tile(plan: _Plan, nest: Nest, rows: UOp, columns: UOp, reduced: UOp, reduction: UOp) -> None:
