@@ -56,9 +56,11 @@ class Ranges:
 def lower_indexing(kernel: UOp) -> UOp:
     """SINK of STOREs over ranges, from a SINK of ASSIGN, SCATTER and SCAN statements over PARAMs."""
     ranges = Ranges()
-    stores = [_statement(statement, ranges) for statement in kernel.src]
-    sink = UOp(ops.SINK, dtypes.void, tuple(stores), kernel.arg)
-    return _movement()(sink, ranges)
+    stores: list[UOp] = []
+    for statement in kernel.src:
+        ranges.reductions.clear()  # statements share no loops: each is tiled by itself
+        stores.append(_movement()(_statement(statement, ranges), ranges))
+    return UOp(ops.SINK, dtypes.void, tuple(stores), kernel.arg)
 
 
 def _statement(statement: UOp, ranges: Ranges) -> UOp:
