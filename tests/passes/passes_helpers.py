@@ -46,7 +46,7 @@ MEANING = {
 
 
 def evaluate(node, values):
-    """The value of an index expression, in unbounded integers: an oracle that shares nothing with the rules."""
+    """The value of an index expression in unbounded integers: an oracle that shares nothing with rules."""
     known = dict(values)
     for part in toposort((node,)):
         if part in known:
@@ -124,13 +124,14 @@ def values(dtype, size, chance):
 
 
 def same_bits(a, b, signless=False):
-    """Whether two arrays agree bit for bit, any NaN being as good as another; `signless`: either zero will do."""
+    """Whether two arrays agree bit for bit; any NaN is as good as another, with `signless` any zero."""
     a, b = np.asarray(a), np.asarray(b)
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
     if a.dtype.kind not in "fV":
         return bool((a == b).all())
-    nan_a, nan_b = np.isnan(a.astype(np.float64)), np.isnan(b.astype(np.float64))
+    with np.errstate(invalid="ignore"):
+        nan_a, nan_b = np.isnan(a.astype(np.float64)), np.isnan(b.astype(np.float64))
     unsigned = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}[a.dtype.itemsize]
     equal = a.view(unsigned) == b.view(unsigned)
     if signless:

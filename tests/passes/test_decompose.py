@@ -1,4 +1,4 @@
-"""decompose.rules: the stated bound of every approximation, special values, conversions, and what is left over.
+"""decompose.rules: the stated bound of every approximation, special values, conversions, what is left over.
 
 Distances are counted in floats from the correctly rounded result: 1 means a neighbour of it.
 """
@@ -88,7 +88,7 @@ REFERENCE = {
 }
 
 
-# --- float32: a dense sample of all floats, and everything around the interesting ones -----------------------
+# --- float32: a dense sample of all floats, and everything around the interesting ones ----------------------
 
 
 def near(values, dtype, steps=40):
@@ -269,18 +269,21 @@ def test_conversions_of_all_narrow_values(dtype, target_dtype):
 def ties(dtype):
     """All values of a narrow dtype, the middles between neighbours, and what lies just beside both."""
     unsigned = {1: np.uint8, 2: np.uint16}[dtype.itemsize]
-    points = np.arange(1 << dtype.bits, dtype=np.uint32).astype(unsigned).view(dtype.numpy).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        points = (
+            np.arange(1 << dtype.bits, dtype=np.uint32).astype(unsigned).view(dtype.numpy).astype(np.float64)
+        )
     points = np.unique(points[np.isfinite(points)])
-    points = np.concatenate(
+    return np.concatenate(
         [points, (points[1:] + points[:-1]) / 2, points[[0, -1]] * 1.03, points[[0, -1]] * 1.2]
     )
-    return points
 
 
 @pytest.mark.parametrize("dtype", NARROW, ids=str)
 def test_rounding_to_narrow_floats(dtype):
     points = ties(dtype)
-    exact = points.astype(np.float32)
+    with np.errstate(over="ignore"):
+        exact = points.astype(np.float32)
     x = np.concatenate(
         [
             exact,
@@ -290,16 +293,11 @@ def test_rounding_to_narrow_floats(dtype):
         ]
     )
     assert same_bits(*convert(dtypes.float32, dtype, x))
-    wide = np.concatenate(
-        [
-            points,
-            np.nextafter(points, np.inf),
-            np.nextafter(points, -np.inf),
-            points * (1 + 2.0**-30),
-            points * (1 - 2.0**-30),
-            [np.inf, -np.inf, np.nan, 1e-300, 1e300, -1e300, 5e-324],
-        ]
-    )
+    beside = np.nextafter(exact, np.float32(np.inf)).astype(np.float64)
+    parts = [points, np.nextafter(points, np.inf), np.nextafter(points, -np.inf), points * (1 + 2.0**-30)]
+    parts += [points * (1 - 2.0**-30), np.nextafter(beside, -np.inf), np.nextafter(beside, np.inf)]
+    parts.append(np.array([np.inf, -np.inf, np.nan, 1e-300, 1e300, -1e300, 5e-324]))
+    wide = np.concatenate(parts)
     assert same_bits(*convert(dtypes.float64, dtype, wide))
 
 

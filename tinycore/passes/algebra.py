@@ -40,7 +40,7 @@ def _fused(dtype: DType, a: float, b: float, c: float) -> float:
 
 
 def round_fraction(dtype: DType, value: Fraction) -> float:
-    """A double that rounds to `dtype` as the exact value does: rounded to odd where a second rounding follows.
+    """A double that rounds to `dtype` as the exact value does: rounded to odd if a second rounding follows.
 
     >>> from tinycore.ir import dtypes
     >>> round_fraction(dtypes.float32, Fraction(2**53 + 1)) == 2.0**53 + 2
