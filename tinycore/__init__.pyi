@@ -9,6 +9,7 @@ from tinycore_frontend_tensor import nn as nn
 
 from tinycore.config import override as override
 from tinycore.rules import extra_rules as extra_rules
+from tinycore.runtime.explain import explain as explain
 
 __version__: str
 

@@ -23,9 +23,12 @@ def graphs(text: str) -> list[UOp]:
     An expression may use every name that an installed plugin exports (`Tensor`, for instance), and `Input`,
     see `stored_input`. Raises UsageError when it cannot be evaluated or stands for no tensor.
     """
-    if text.endswith(".py"):
-        return _graphs_of(_run_file(Path(text)), text)
-    return _graphs_of(_evaluate(text), text)
+    return _graphs_of(evaluate(text), text)
+
+
+def evaluate(text: str) -> Any:
+    """What an expression or a file stands for, see `graphs`. Raises UsageError."""
+    return _run_file(Path(text)) if text.endswith(".py") else _evaluate(text)
 
 
 def _evaluate(text: str) -> Any:

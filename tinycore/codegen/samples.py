@@ -55,6 +55,7 @@ class Precision(Enum):
     """How equal two results must be."""
 
     EXACT = "bit for bit, any NaN for any NaN"
+    UNSIGNED = "bit for bit, but for the sign of zeros"
     APPROXIMATE = "within declared approximations"
     REORDERED = "within what the order of a sum decides"
 
@@ -208,6 +209,7 @@ def _whole(nodes: Sequence[UOp], values: Bindings) -> bool:
 
 # --- comparing --------------------------------------------------------------------------------------------
 
+_ZERO_SIGN_FREE = (ops.MAX, ops.MIN, ops.REDUCE, ops.SCAN)
 _REORDERED = {2: 2e-2, 4: 2e-4, 8: 1e-10}
 _APPROXIMATE = {2: 1e-2, 4: 1e-5, 8: 1e-12}
 
@@ -219,7 +221,13 @@ def precision(before: Iterable[UOp], after: Iterable[UOp], sample: Sample) -> Pr
         return Precision.REORDERED
     if _approximated(before) - _approximated(after):
         return Precision.APPROXIMATE
-    return Precision.EXACT
+    return signed_zeros(before)
+
+
+def signed_zeros(nodes: Iterable[UOp]) -> Precision:
+    """Exact, except that the op table leaves the sign of a zero open for maxima and reductions."""
+    free = any(node.op in _ZERO_SIGN_FREE and node.dtype.is_float for node in nodes)
+    return Precision.UNSIGNED if free else Precision.EXACT
 
 
 def _approximated(nodes: Iterable[UOp]) -> set[tuple[Op, Any]]:
@@ -239,8 +247,10 @@ def difference(expected: Array, found: Array, wanted: Precision) -> str:
     if expected.shape != found.shape or expected.dtype != found.dtype:
         return f"{expected.size} elements of {expected.dtype} became {found.size} of {found.dtype}"
     with np.errstate(all="ignore"):
-        if wanted is Precision.EXACT or expected.dtype.kind in "iub":
+        if expected.dtype.kind in "iub" or wanted is Precision.EXACT:
             close = _same_bits(expected, found)
+        elif wanted is Precision.UNSIGNED:
+            close = _same_bits(expected, found) | (expected == found)
         else:
             close = _close(expected, found, wanted)
     if close.all():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tinycore.codegen.linearize import TRUE
-from tinycore.codegen.samples import LARGEST, Precision, Sample, difference
+from tinycore.codegen.samples import LARGEST, Precision, Sample, difference, signed_zeros
 from tinycore.errors import InterpretError, TinycoreError
 from tinycore.interpret import interpret, interpret_kernel
 from tinycore.interpret.arrays import Bindings
@@ -95,7 +95,7 @@ def _precision(event: Event) -> Precision:
         {n for n in node.toposort() if n.op is ops.REDUCE and n.dtype.is_float}
         for node in (event.before, event.after)
     )
-    return Precision.EXACT if before == after else Precision.REORDERED
+    return signed_zeros(event.before.toposort()) if before == after else Precision.REORDERED
 
 
 def _tensors(node: UOp, _: UOp, sample: Sample) -> list[Array]:
@@ -115,7 +115,7 @@ def _statements(node: UOp, _: UOp, sample: Sample) -> list[Array] | None:
 
 
 def _scalars(node: UOp, original: UOp, sample: Sample) -> list[Array] | None:
-    """All values of a scalar over the ranges of the original: it is stored by a kernel made for the purpose."""
+    """All values of a scalar over the ranges of the original, stored by a kernel made for the purpose."""
     import numpy as np
 
     ranges = sorted(original.ranges | node.ranges, key=lambda r: int(r.arg[0]))

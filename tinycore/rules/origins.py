@@ -13,7 +13,7 @@ unites: a result inherits the origins of what it replaces. With none recorded it
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from tinycore.ir.uop import UOp
 
@@ -49,3 +49,21 @@ def _add(node: UOp, more: frozenset[str]) -> None:
 def uniter() -> Callable[[UOp, UOp], None] | None:
     """`unite` while any origin is recorded, else None."""
     return unite if _origins else None
+
+
+_sources: list[Callable[[UOp], str | None]] = []
+
+
+def add_source(lookup: Callable[[UOp], str | None]) -> None:
+    """Register a table that knows where nodes came from, to be asked when somebody wants to know."""
+    if lookup not in _sources:
+        _sources.append(lookup)
+
+
+def ask(nodes: Iterable[UOp]) -> None:
+    """Record the origins of these nodes that the registered tables know."""
+    for node in nodes:
+        for lookup in _sources:
+            origin = lookup(node)
+            if origin:
+                record(node, origin)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinycore.errors import CompileError, DeviceError
 from tinycore.ir import Target, UOp, ops
-from tinycore.runtime.device import Executable, Opaque, Signature
+from tinycore.runtime.device import Allocator, Executable, Opaque, Signature
 
 if TYPE_CHECKING:
     from tinycore.codegen.program import Program
@@ -53,7 +53,7 @@ class ReferenceDevice:
     def __init__(self) -> None:
         self.name = REFERENCE
         self.target = Target(REFERENCE)
-        self.allocator = HostMemory()
+        self.allocator: Allocator = HostMemory()
 
     def run(self, kernel: UOp, buffers: Sequence[Any], bindings: Mapping[UOp, int]) -> None:
         """Execute one canonical kernel: a SINK of statements over PARAMs, on byte arrays by slot."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tinycore.codegen.samples import APPROXIMATED, LARGEST, WORK, Precision, difference
+from tinycore.codegen.samples import APPROXIMATED, LARGEST, WORK, Precision, difference, signed_zeros
 from tinycore.errors import ValidationError
 from tinycore.interpret import interpret_kernel
 from tinycore.ir import UOp, ops
@@ -61,12 +61,12 @@ def _precision(kernel: UOp) -> Precision:
     # Devices may contract a * b + c, and need not divide exactly.
     inexact = (*APPROXIMATED, ops.DIV, ops.SQRT, ops.MUL)
     doubtful = any(node.op in inexact and node.dtype.is_float for node in nodes)
-    return Precision.APPROXIMATE if doubtful else Precision.EXACT
+    return Precision.APPROXIMATE if doubtful else signed_zeros(nodes)
 
 
 def _undecided(expected: Array, found: Array, wanted: Precision) -> bool:
     """Whether integers that floats decided differ in few places only."""
-    if wanted is Precision.EXACT or expected.dtype.kind not in "iub":
+    if wanted in (Precision.EXACT, Precision.UNSIGNED) or expected.dtype.kind not in "iub":
         return False
     return bool((expected != found).sum() <= max(1, DOUBTFUL * expected.size))
 

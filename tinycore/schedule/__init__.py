@@ -130,6 +130,6 @@ def _step(task: Task, builder: Builder) -> list[Step]:
         if source.op is ops.BUFFER:
             return [CopyStep(builder.homes.get(source, source), task.buffer)]
     kernel, buffers = canonical_kernel(task, builder.homes)
-    return [KernelStep(kernel, buffers, device)]
+    return [KernelStep(kernel, buffers, device, task.node)]
 
 

@@ -16,11 +16,13 @@ class KernelStep:
     kernel: SINK of ASSIGNs (or SCATTER, SCAN) over PARAMs; slot 0 is written.
     buffers: the BUFFER node of each slot.
     device: where it runs.
+    node: the value of the tensor graph that it stores (for reports).
     """
 
     kernel: UOp
     buffers: tuple[UOp, ...]
     device: str
+    node: UOp | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import weakref
 from pathlib import Path
 
 from tinycore.ir import UOp
+from tinycore.rules import origins
 
 _PACKAGE = str(Path(__file__).parent)
 _origins: weakref.WeakKeyDictionary[UOp, tuple[str, int]] = weakref.WeakKeyDictionary()
@@ -34,17 +35,10 @@ def record(node: UOp) -> None:
     _origins[node] = (frame.f_code.co_filename, frame.f_lineno)
 
 
-def publish(nodes: list[UOp]) -> None:
-    """Give origins to the compiler, which carries them through its rewrites for reports."""
-    from tinycore.rules import origins
-
-    for node in nodes:
-        found = origin(node)
-        if found:
-            origins.record(node, found)
-
-
 def origin(node: UOp) -> str | None:
     """``file:line`` where the node was made, None when it is not known."""
     found = _origins.get(node)
     return f"{found[0]}:{found[1]}" if found else None
+
+
+origins.add_source(origin)  # asked when somebody wants a report

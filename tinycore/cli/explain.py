@@ -1,0 +1,79 @@
+"""`tinycore explain`: every stage of an expression's way to code, and which rules made it so."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from tinycore.cli import UsageError
+from tinycore.cli.output import print_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the options."""
+    parser.add_argument(
+        "expression",
+        metavar="EXPRESSION",
+        help="an expression over Tensor, nn and Input(shape...), or a Python file that sets `result`",
+    )
+    parser.add_argument("--device", metavar="NAME", help="compile for this device instead of the default one")
+    parser.add_argument("--kernel", type=int, metavar="N", help="only this kernel, with its program")
+    parser.add_argument(
+        "--stage", metavar="NAME", help="also the graph after this pass; `all` for every pass"
+    )
+    parser.add_argument("--code", action="store_true", help="also the generated code")
+    parser.add_argument("--trace", action="store_true", help="every single rewrite, before and after")
+    parser.add_argument("--no-run", action="store_true", help="do not run the kernels to time them")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_rules_argument(parser)
+
+
+def add_rules_argument(parser: argparse.ArgumentParser) -> None:
+    """The option `--rules`, for every command that compiles."""
+    parser.add_argument(
+        "--rules",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="let the rules of this file take part (repeatable); @stage(...) in it says where",
+    )
+
+
+@contextlib.contextmanager
+def with_rules(files: list[Path]) -> Iterator[None]:
+    """The rules of these files are in force. Raises RuleError."""
+    from tinycore.rules import extra_rules
+
+    with contextlib.ExitStack() as stack:
+        for file in files:
+            stack.enter_context(extra_rules(file))
+        yield
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Explain the expression."""
+    from tinycore.cli.expression import evaluate
+    from tinycore.config import config, override
+    from tinycore.errors import TinycoreError
+    from tinycore.runtime.devices import default_device, get_device
+    from tinycore.runtime.explain import explain, to_data
+    from tinycore.runtime.explain_text import View, choose, report
+
+    wanted = arguments.device.upper() if arguments.device else config().device
+    with override(device=wanted), with_rules(arguments.rules):
+        get_device(default_device())
+        value = evaluate(arguments.expression)
+        found = explain(value, run=not arguments.no_run)
+        view = View(arguments.kernel, arguments.stage, arguments.code, arguments.trace)
+        try:
+            choose(found, view)
+        except TinycoreError as error:
+            raise UsageError(error.what, where=error.where, hint=error.hint) from None
+        if arguments.json:
+            print_json(to_data(found))
+        else:
+            print(report(found, view))
+    return 0
