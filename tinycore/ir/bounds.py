@@ -57,6 +57,18 @@ def _floormod(node: UOp, a: Bounds, b: Bounds) -> Bounds:
     return of_dtype(node.dtype)
 
 
+def _truncdiv(node: UOp, a: Bounds, b: Bounds) -> Bounds:
+    if b[0] <= 0 <= b[1]:  # a divisor of 0 gives 0; any other leaves at most the dividend's magnitude
+        most = max(abs(a[0]), abs(a[1]))
+        return (0, a[1]) if a[0] >= 0 and b[0] >= 0 else _wrap(node, -most, most)
+    return _wrap(node, *_corners(a, b, lambda x, y: abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1)))
+
+
+def _truncmod(node: UOp, a: Bounds, b: Bounds) -> Bounds:
+    most = max(abs(b[0]), abs(b[1]), 1) - 1
+    return -min(max(-a[0], 0), most), min(max(a[1], 0), most)
+
+
 def _and(node: UOp, a: Bounds, b: Bounds) -> Bounds:
     if a[0] >= 0 and b[0] >= 0:
         return (min(a[0], b[0]) if a == (1, 1) == b else 0), min(a[1], b[1])
@@ -160,6 +172,8 @@ RULES: dict[str, Callable[..., Bounds]] = {
     "mul": lambda node, a, b: _wrap(node, *_corners(a, b, lambda x, y: x * y)),
     "floordiv": _floordiv,
     "floormod": _floormod,
+    "truncdiv": _truncdiv,
+    "truncmod": _truncmod,
     "max": lambda node, a, b: (max(a[0], b[0]), max(a[1], b[1])),
     "min": lambda node, a, b: (min(a[0], b[0]), min(a[1], b[1])),
     "and": _and,
