@@ -120,7 +120,8 @@ def _split_hazards(tasks: list[Task], builder: Builder) -> list[Task]:
 
 def _step(task: Task, builder: Builder) -> list[Step]:
     device = task.buffer.arg[2]
-    if any(dims.upper(dim) == 0 for dim in task.buffer.arg[1]):
+    written = task.node.src[1].shape if task.node.op is ops.ASSIGN else task.buffer.arg[1]
+    if any(dims.upper(dim) == 0 for dim in written):
         return []  # nothing to compute
     if task.node.op is ops.COPY:
         (statement,) = task.body

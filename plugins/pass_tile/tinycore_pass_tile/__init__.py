@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterator
 
 from tinycore.codegen.pipeline import Context
-from tinycore.codegen.tiling import Action, Merge, apply, ranges_of
+from tinycore.codegen.tiling import Action, Merge, Order, apply, ranges_of
 from tinycore.ir import UOp
 from tinycore_pass_tile.analysis import Nest, mergeable, nest_of, number
 from tinycore_pass_tile.lanes import choose_lanes
@@ -32,7 +32,14 @@ def run(kernel: UOp, context: Context) -> UOp:
             actions += choose_lanes(nest, capabilities, ids, parallel and not nest.ordered)
         elif parallel and not nest.ordered:
             actions += choose_workgroups(nest, capabilities, ids)
-    return apply(kernel, actions)
+    return apply(kernel, actions if parallel else _one_order(actions))
+
+
+def _one_order(actions: list[Action]) -> list[Action]:
+    """`Order` renumbers every range, so several statements are ordered together, at the end."""
+    orders = [action for action in actions if isinstance(action, Order)]
+    joined = Order(tuple(itertools.chain.from_iterable(order.ranges for order in orders)))
+    return [*[action for action in actions if not isinstance(action, Order)], joined]
 
 
 def merge_ranges(kernel: UOp, ids: Iterator[int]) -> UOp:
