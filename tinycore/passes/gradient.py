@@ -1,36 +1,13 @@
-"""Natives of ``gradient.rules``: attributes of inverse movements, gradients of partial assignments."""
+"""Natives of ``gradient.rules``: facts about operands, and the gradient of an assignment through a view."""
 
 from __future__ import annotations
 
-from tinycore.ir import Shape, UOp, dims, ops
-
-Pairs = tuple[tuple[int | UOp, int | UOp], ...]
-
-
-def inverse_axes(axes: tuple[int, ...]) -> tuple[int, ...]:
-    """The permutation that undoes a permutation.
-
-    >>> inverse_axes((2, 0, 1))
-    (1, 2, 0)
-    """
-    return tuple(sorted(range(len(axes)), key=axes.__getitem__))
+from tinycore.ir import Shape, UOp, ops
 
 
 def expanded_axes(before: Shape, after: Shape) -> tuple[int, ...]:
     """The axes that EXPAND repeats: a cotangent is summed over them."""
-    return tuple([axis for axis, (old, new) in enumerate(zip(before, after, strict=True)) if old is not new
-                  and old != new])
-
-
-def pad_inside(shape: Shape, padding: Pairs) -> Pairs:
-    """The limits of the original elements inside a padded array."""
-    return tuple([(before, dims.add(before, size)) for size, (before, _) in zip(shape, padding, strict=True)])
-
-
-def shrink_outside(shape: Shape, limits: Pairs) -> Pairs:
-    """The padding that puts a box back to where SHRINK took it from."""
-    pairs = zip(shape, limits, strict=True)
-    return tuple([(start, dims.subtract(size, stop)) for size, (start, stop) in pairs])
+    return tuple([axis for axis, (old, new) in enumerate(zip(before, after, strict=True)) if old != new])
 
 
 def replaces(op: object) -> bool:
@@ -46,11 +23,6 @@ def device_of(x: UOp) -> object:
         if node.op is ops.COPY:
             return node.arg
     return None
-
-
-def zeros(like: UOp) -> UOp:
-    """A constant 0 of that node's dtype and shape."""
-    return like.const_like(0)
 
 
 def look_through(view: UOp, base: UOp, g: UOp) -> UOp:
