@@ -273,9 +273,9 @@ def _close(expected: Array, found: Array, wanted: Precision) -> Array:
 
     a, b = expected.astype(np.float64), found.astype(np.float64)
     size = np.abs(np.where(np.isfinite(a), a, 0))
-    largest = size.max(initial=0.0)
+    largest = float(np.quantile(size, 0.9)) if size.size else 0.0  # a few odd ones must not excuse the rest
     if wanted is Precision.REORDERED:
-        tolerance = _REORDERED.get(expected.dtype.itemsize, 0.3) * np.full_like(size, largest)
+        tolerance = _REORDERED.get(expected.dtype.itemsize, 0.3) * np.maximum(size, largest)
     else:
         tolerance = _APPROXIMATE.get(expected.dtype.itemsize, 0.3) * (size + min(1.0, largest))
     return np.asarray((a == b) | (np.isnan(a) & np.isnan(b)) | (np.abs(a - b) <= tolerance + 1e-38))

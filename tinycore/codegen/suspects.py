@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+INEXACT = frozenset({"approx", *FAST})
+"""What a rule that is right, but not bit for bit, says of itself."""
 ZERO = UOp.const(dtypes.index, 0)
 
 
@@ -32,7 +34,7 @@ def find_wrong_rule(seen: PassRun, sample: Sample) -> str | None:
     seen: the pass.
     sample: inputs under which its result differs.
     """
-    for event in _events(seen):
+    for event in events_of(seen):
         if event.before.op in (ops.LINEAR, ops.END, ops.BARRIER, ops.AFTER) or seen.takes == "program":
             continue
         what = _judge(event, seen, sample)
@@ -43,7 +45,7 @@ def find_wrong_rule(seen: PassRun, sample: Sample) -> str | None:
 
 def rules_that_fired(seen: PassRun) -> str:
     """The rules of a pass that fired at all, for when none can be convicted; empty for a pass in Python."""
-    names = list(dict.fromkeys(str(event.rule) for event in _events(seen)))
+    names = list(dict.fromkeys(str(event.rule) for event in events_of(seen)))
     if not names:
         return ""
     return (
@@ -53,7 +55,8 @@ def rules_that_fired(seen: PassRun) -> str:
     )
 
 
-def _events(seen: PassRun) -> list[Event]:
+def events_of(seen: PassRun) -> list[Event]:
+    """Every rewrite of a pass: it runs once more."""
     with trace() as recorded:
         try:
             seen.again()
@@ -89,8 +92,8 @@ def _judge(event: Event, seen: PassRun, sample: Sample) -> str:
 
 def _precision(event: Event) -> Precision:
     """A rewrite must be exact unless it says otherwise, or sums floats in another way."""
-    if event.rule.requires and {"approx", *FAST}.intersection(event.rule.requires):
-        return Precision.APPROXIMATE
+    if event.rule.requires and INEXACT.intersection(event.rule.requires):
+        return Precision.REORDERED if FAST.intersection(event.rule.requires) else Precision.APPROXIMATE
     before, after = (
         {n for n in node.toposort() if n.op is ops.REDUCE and n.dtype.is_float}
         for node in (event.before, event.after)
