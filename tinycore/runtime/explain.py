@@ -137,7 +137,7 @@ def explain(value: Any, *, device: str | None = None, run: bool = True) -> Expla
     numbered, inputs = number_buffers(roots)
     stages: list[Stage] = []
     with trace() as found:
-        schedule = make_schedule(numbered, home, tensor_doors(), (_recorder(stages, found),))
+        schedule = make_schedule(numbered, home, tensor_doors(), (_recorder(stages, found),), remember=False)
     notes: list[str] = []
     times: Mapping[tuple[str, str], KernelTime] = {}
     if run and UOp(ops.SINK, dtypes.void, tuple(roots)).mask & ops.ASSIGN.bit:

@@ -46,7 +46,12 @@ def number_buffers(roots: list[UOp]) -> tuple[list[UOp], list[UOp]]:
 
 
 def make_schedule(
-    roots: list[UOp], default_device: str, doors: Sequence[Door] = (), observers: Sequence[Observer] = ()
+    roots: list[UOp],
+    default_device: str,
+    doors: Sequence[Door] = (),
+    observers: Sequence[Observer] = (),
+    *,
+    remember: bool = True,
 ) -> Schedule:
     """The schedule of roots whose buffers are numbered by `number_buffers`; remembered while they live.
 
@@ -56,9 +61,12 @@ def make_schedule(
     default_device: where values made of constants only are stored.
     doors: what joined the stage `tensor`, in order; part of what the schedule is remembered by.
     observers: told about every pass over the graph, when it was not remembered.
+    remember: False makes it anew, and forgets it.
 
     Raises DeviceError when one operation has operands on two devices.
     """
+    if not remember:
+        return _make(roots, default_device, doors, observers)
     sink = UOp(ops.SINK, dtypes.void, tuple(roots), None)
     known = _known.setdefault(sink, {})
     key = (default_device, keys_of(doors), bool(observers))
