@@ -353,3 +353,63 @@ def test_multiply_add_is_contracted_only_where_it_is_accepted():
     x, y, z = (buffer(k, dtypes.float32, 4) for k in range(3))
     assert decompose(x * y + z, FUSED) is x * y + z
     assert load("tinycore.passes.decompose").groups["isel"](x * y + z, Context(FUSED)) is x * y + z
+
+
+# --- fused multiply-add without the instruction -------------------------------------------------------------
+
+WITHOUT_DOUBLE = [d for d in dtypes.DATA if d is not dtypes.float64]
+
+
+def products(dtype, size, random):
+    """Operands whose sums often cancel, almost or entirely."""
+    spread = [np.exp2(random.uniform(-6, 6, size)) * random.choice([-1, 1], size) for _ in range(3)]
+    with np.errstate(all="ignore"):
+        a, b, c = (x.astype(dtype.numpy) for x in spread)
+        distance = random.choice([0, 1e-16, 1e-12, 1e-7, 1e-3], size) * random.normal(size=size)
+        close = (-(a.astype(np.float64) * b.astype(np.float64)) * (1 + distance)).astype(dtype.numpy)
+    return a, b, np.where(random.random(size) < 0.6, close, c)
+
+
+def fused(dtype, arithmetic, *arrays):
+    leaves = [buffer(k, dtype, len(arrays[0])) for k in range(3)]
+    node = UOp(ops.FMA, dtype, tuple(leaves))
+    graph = decompose(node, target(arithmetic=arithmetic))
+    assert {part.op for part in graph.toposort()} <= BASIC_OPS | {ops.CONST, ops.BUFFER}
+    values_ = dict(zip(leaves, arrays, strict=True))
+    return interpret([node], values_)[0], interpret([graph], values_)[0]
+
+
+EXACT = [*((d, None) for d in dtypes.DATA if d.is_float), (dtypes.float32, WITHOUT_DOUBLE)]
+
+
+@pytest.mark.parametrize(
+    "dtype, arithmetic", EXACT, ids=lambda p: "no double" if isinstance(p, list) else str(p)
+)
+def test_fused_multiply_add_rounds_once(dtype, arithmetic):
+    random = np.random.default_rng(dtype.bits)
+    size = 3000 if dtype is dtypes.float64 else 50_000
+    assert same_bits(*fused(dtype, arithmetic, *products(dtype, size, random)))
+
+
+@pytest.mark.parametrize("dtype", [d for d in dtypes.DATA if d.is_float], ids=str)
+def test_fused_multiply_add_of_special_values(dtype):
+    corners = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 3.0, float(np.sqrt(dtypes_max(dtype))) * 1.5]
+    if dtype is not dtypes.float64:  # there the product may underflow
+        corners += [2.0**-14, 2.0**-16, -(2.0**-9)]
+    with np.errstate(all="ignore"):
+        points = np.array(corners).astype(dtype.numpy)
+    a, b, c = (grid.ravel() for grid in np.meshgrid(points, points, points))
+    assert same_bits(*fused(dtype, None, a, b, c))
+
+
+def dtypes_max(dtype):
+    return {"float8_e4m3": 448.0, "float8_e5m2": 57344.0, "float16": 65504.0, "float64": 1e308}.get(
+        dtype.name, 3e38
+    )
+
+
+@pytest.mark.parametrize("dtype", [dtypes.float16, dtypes.bfloat16], ids=str)
+def test_fused_multiply_add_of_dtypes_that_have_no_arithmetic(dtype):
+    random = np.random.default_rng(7)
+    arithmetic = [d for d in dtypes.DATA if d is not dtype]
+    assert same_bits(*fused(dtype, arithmetic, *products(dtype, 20_000, random)))

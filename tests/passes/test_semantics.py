@@ -202,7 +202,7 @@ class Maker:
 
 
 def instances(maker_type, orders, found, enough, most, must_fire=True):
-    """Graphs that the cases of a rule should match, the same in every run, until it fired and they are enough."""
+    """Graphs that the cases of a rule should match, the same in every run, until it fired and enough came."""
     name = orders[0].rule.name
     chance = random.Random(name)
     for attempt in range(most * len(orders)):
