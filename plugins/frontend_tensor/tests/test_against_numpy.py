@@ -23,7 +23,9 @@ def same(tensor, expected, tolerance=0.0):
 
 @st.composite
 def broadcastable(draw, dtype="float32", elements=FLOATS):
-    shapes = draw(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=3, min_side=0, max_side=4)).input_shapes
+    shapes = draw(
+        hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=3, min_side=0, max_side=4)
+    ).input_shapes
     return [draw(hnp.arrays(dtype, shape, elements=elements)) for shape in shapes]
 
 
@@ -110,8 +112,10 @@ def test_near_zero_and_special_values():
 def test_powers():
     x = np.array([-2, -1, 0, 1, 3], np.int32)
     same(Tensor(x) ** 3, x**3)
-    same(Tensor(x) ** Tensor(np.array([0, 1, 2, 3, 40], np.int32)),
-         (x.astype(object) ** np.array([0, 1, 2, 3, 40], object) % 2**32).astype(np.uint32).astype(np.int32))
+    same(
+        Tensor(x) ** Tensor(np.array([0, 1, 2, 3, 40], np.int32)),
+        (x.astype(object) ** np.array([0, 1, 2, 3, 40], object) % 2**32).astype(np.uint32).astype(np.int32),
+    )
     y = np.array([0.5, 2.0, 3.0], np.float32)
     same(Tensor(y) ** 2, y * y)
     same(Tensor(y) ** -2, 1 / (y * y), 1e-6)
@@ -153,7 +157,9 @@ def test_setting_by_basic_index(case, stored):
 def test_integer_array_indexing(data):
     shape = data.draw(hnp.array_shapes(min_dims=1, max_dims=3, max_side=5))
     array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    key = data.draw(hnp.integer_array_indices(shape, result_shape=hnp.array_shapes(min_dims=1, max_dims=2, max_side=3)))
+    key = data.draw(
+        hnp.integer_array_indices(shape, result_shape=hnp.array_shapes(min_dims=1, max_dims=2, max_side=3))
+    )
     same(Tensor(array)[tuple(Tensor(k) for k in key)], array[key])
 
 
@@ -169,7 +175,9 @@ def test_advanced_indexing(key):
     same(Tensor(X)[key], X[key])
 
 
-@pytest.mark.parametrize("key", [np.s_[:, [0, 2]], np.s_[[0, 2], :, [1, -1]], np.s_[1, [0, 2]], np.s_[..., [3]]])
+@pytest.mark.parametrize(
+    "key", [np.s_[:, [0, 2]], np.s_[[0, 2], :, [1, -1]], np.s_[1, [0, 2]], np.s_[..., [3]]]
+)
 def test_setting_by_advanced_index(key):
     expected = X.copy()
     value = np.arange(X[key].size, dtype=np.float32).reshape(X[key].shape)
@@ -301,7 +309,14 @@ def test_sorting(descending):
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [((3, 4), (4, 5)), ((4,), (4, 5)), ((3, 4), (4,)), ((4,), (4,)), ((2, 3, 4), (4, 5)), ((2, 1, 3, 4), (5, 4, 2))],
+    [
+        ((3, 4), (4, 5)),
+        ((4,), (4, 5)),
+        ((3, 4), (4,)),
+        ((4,), (4,)),
+        ((2, 3, 4), (4, 5)),
+        ((2, 1, 3, 4), (5, 4, 2)),
+    ],
 )
 def test_matmul(first, second):
     a, b = (np.random.default_rng(0).standard_normal(s).astype(np.float32) for s in (first, second))

@@ -120,7 +120,14 @@ def test_kinks_are_those_of_pytorch():
 
 def test_extreme_values_do_not_poison_gradients():
     x = Tensor([-200.0, 0.0, 200.0], requires_grad=True)
-    for function in (Tensor.sigmoid, Tensor.softplus, Tensor.silu, Tensor.logsigmoid, Tensor.elu, Tensor.expm1):
+    for function in (
+        Tensor.sigmoid,
+        Tensor.softplus,
+        Tensor.silu,
+        Tensor.logsigmoid,
+        Tensor.elu,
+        Tensor.expm1,
+    ):
         gradient = function(x[:2]).sum().gradient(x)[0].numpy()
         assert np.isfinite(gradient).all(), function
     assert Tensor([-200.0, 200.0]).softmax().tolist() == [0, 1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, Self
+from typing import Self
 
 from tinycore.errors import DTypeError, ShapeError, TinycoreError
 from tinycore.ir import UOp, ops
@@ -11,6 +11,7 @@ from tinycore_frontend_tensor import graph, modes
 from tinycore_frontend_tensor.autograd import gradient_of
 from tinycore_frontend_tensor.core import live_tensors
 from tinycore_frontend_tensor.functional import Functional
+from tinycore_frontend_tensor.symbolic import merge
 
 
 class Differentiation(Functional):
@@ -84,9 +85,14 @@ class Differentiation(Functional):
             )
         return given.uop.cast(self.dtype)
 
-    def _gradient_tensor(self, node: UOp, source: Any, create_graph: bool) -> Self:
+    def _gradient_tensor(self, node: UOp, source: Self, create_graph: bool) -> Self:
+        """A gradient with respect to this tensor; it lives where this tensor lives."""
         with modes.record_gradients(create_graph):
-            return self._derive(node if create_graph else UOp(ops.DETACH, node.dtype, (node,)), source)
+            result = self._derive(node if create_graph else UOp(ops.DETACH, node.dtype, (node,)))
+        result.bindings = merge((self.bindings, source.bindings))
+        if create_graph:
+            result.requires_grad, result.is_leaf = True, False
+        return result
 
     # --- modes --------------------------------------------------------------------------------------------
 

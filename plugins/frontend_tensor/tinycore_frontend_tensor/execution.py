@@ -114,12 +114,14 @@ def realize(tensors: Sequence[TensorCore]) -> None:
 def _run(tensors: list[TensorCore], bindings: Bindings) -> None:
     tensors = [tensor for tensor in tensors if stored(tensor.uop) is None]
     _separate_branches()
-    roots = {tensor: _root(tensor) for tensor in tensors}
-    finals = _final_versions(roots.values())
-    overwritten = {base_buffer(final) for final in finals}
-    extra, snapshots = _keep_old_values(tensors, finals, overwritten)
-    for tensor in extra:
-        roots[tensor] = _root(tensor)
+    while True:  # what is computed beside may write, too
+        roots = {tensor: _root(tensor) for tensor in tensors}
+        finals = _final_versions(roots.values())
+        overwritten = {base_buffer(final) for final in finals}
+        extra, snapshots = _keep_old_values(tensors, finals, overwritten)
+        if not extra:
+            break
+        tensors = [*tensors, *extra]
     copied: dict[UOp, UOp] = {}
     for tensor, root in roots.items():
         if root.op is ops.ASSIGN and root not in finals:  # an old version: a buffer of its own
@@ -153,12 +155,9 @@ def _settle(
     """Point every live tensor at what has been computed, and remember graphs for `backward`."""
     overwritten = {base_buffer(final) for final in finals}
     old = {tensor: tensor.uop for tensor in roots}
-    lazy = [tensor for tensor in live_tensors() if tensor not in roots and stored(tensor.uop) is None]
-    for tensor, node in zip(lazy, substitute([t.uop for t in lazy], replaced), strict=True):
+    others = [tensor for tensor in live_tensors() if tensor not in roots and _concerned(tensor, overwritten)]
+    for tensor, node in zip(others, substitute([t.uop for t in others], replaced), strict=True):
         tensor.uop = node
-    for tensor in live_tensors():
-        if tensor not in roots and (buffer := stored(tensor.uop)) in replaced and buffer in overwritten:
-            tensor.uop = tensor.uop.substitute({buffer: replaced[buffer]})
     for tensor, root in roots.items():
         result = results[root]
         tensor.uop = UOp(ops.DETACH, result.dtype, (result,)) if tensor.uop.op is ops.DETACH else result
@@ -179,6 +178,11 @@ def _settle(
         else:
             inner = {key: value for key, value in replaced.items() if key is not below}
             _definitions[buffer] = source.substitute(inner)
+
+
+def _concerned(tensor: TensorCore, overwritten: set[UOp]) -> bool:
+    buffer = stored(tensor.uop)
+    return buffer is None or buffer in overwritten
 
 
 # --- versions of buffers
@@ -274,7 +278,7 @@ def _keep_old_values(
             snapshot(versions)
         else:
             extra.append(tensor)
-    kept = [*_definitions.values(), *(t.uop for t in [*tensors, *extra] if t.requires_grad and not t.is_leaf)]
+    kept = [*_definitions.values(), *(t.uop for t in tensors if t.requires_grad and not t.is_leaf)]
     for source in kept:
         snapshot({v for v in _reads(source, finals, overwritten) if _elements(v) <= _SNAPSHOT_ELEMENTS})
     return extra, snapshots

@@ -26,9 +26,13 @@ class Functional(Convolution):
         """``max(x, 0)``; NaN stays, and the gradient at 0 is 0."""
         return (self <= 0).where(0, self)
 
+    def _saturated(self, low: float, high: float) -> Self:
+        """Limited to low..high; unlike `clamp`, the gradient at the limits is 0 (as PyTorch has it)."""
+        return (self <= low).where(low, (self >= high).where(high, self))
+
     def relu6(self) -> Self:
         """`relu`, at most 6."""
-        return self.clamp(0, 6)
+        return self._saturated(0.0, 6.0)
 
     def leaky_relu(self, negative_slope: float = 0.01) -> Self:
         """x, or a fraction of it below 0."""
@@ -36,7 +40,7 @@ class Functional(Convolution):
 
     def elu(self, alpha: float = 1.0) -> Self:
         """x, or ``alpha * (exp(x) - 1)`` below 0."""
-        return (self > 0).where(self, self.minimum(0).expm1() * alpha)
+        return (self > 0).where(self, (self > 0).where(0, self).expm1() * alpha)
 
     def sigmoid(self) -> Self:
         """``1 / (1 + exp(-x))``, without overflow on either side."""
@@ -71,8 +75,8 @@ class Functional(Convolution):
     def softplus(self, beta: float = 1.0, threshold: float = 20.0) -> Self:
         """``log(1 + exp(beta x)) / beta``, x itself above the threshold."""
         scaled = self * beta if beta != 1 else self
-        below = scaled.minimum(threshold).exp().log1p() / beta
-        return (scaled > threshold).where(self, below)
+        above = scaled > threshold
+        return above.where(self, above.where(0, scaled).exp().log1p() / beta)
 
     def softsign(self) -> Self:
         """``x / (1 + |x|)``."""
@@ -84,15 +88,15 @@ class Functional(Convolution):
 
     def hardtanh(self, min_val: float = -1.0, max_val: float = 1.0) -> Self:
         """Clamped to two values."""
-        return self.clamp(min_val, max_val)
+        return self._saturated(min_val, max_val)
 
     def hardsigmoid(self) -> Self:
         """``clamp(x / 6 + 1 / 2, 0, 1)``."""
-        return (self / 6 + 0.5).clamp(0, 1)
+        return (self <= -3).where(0, (self >= 3).where(1, self / 6 + 0.5))
 
     def hardswish(self) -> Self:
         """``x * clamp(x + 3, 0, 6) / 6``."""
-        return self * (self + 3).clamp(0, 6) / 6
+        return (self <= -3).where(0, (self >= 3).where(self, self * (self + 3) / 6))
 
     def glu(self, dim: int = -1) -> Self:
         """One half times the sigmoid of the other."""

@@ -51,7 +51,7 @@ class Movement(Conversion):
                     f"reshape of {graph.text(self.shape)} to {graph.text(given)}: sizes do not divide",
                     hint=hint,
                 ) from None
-            wanted = (*wanted[:unknown[0]], missing, *wanted[unknown[0] + 1:])
+            wanted = (*wanted[: unknown[0]], missing, *wanted[unknown[0] + 1 :])
         elif graph.size_of(wanted) != count:
             raise ShapeError(
                 f"reshape of {graph.text(self.shape)} to {graph.text(given)}: the number of elements differs",
@@ -210,7 +210,7 @@ class Movement(Conversion):
         first, last = self._axis(start, "flatten"), self._axis(end, "flatten")
         shape = self.uop.shape
         merged = graph.size_of(shape[first : last + 1])
-        return self._node(graph.reshape(self.uop, (*shape[:first], merged, *shape[last + 1:])))
+        return self._node(graph.reshape(self.uop, (*shape[:first], merged, *shape[last + 1 :])))
 
     def unflatten(self, dim: int, shape: Sequence[Size]) -> Self:
         """One axis split into several; one of the sizes may be -1."""
@@ -242,8 +242,8 @@ class Movement(Conversion):
         """Each element of an axis `count` times in a row."""
         place = self._axis(dim, "repeat_interleave")
         shape = self.uop.shape
-        node = graph.reshape(self.uop, (*shape[:place + 1], 1, *shape[place + 1:]))
-        node = graph.expand(node, (*shape[:place + 1], count, *shape[place + 1:]))
+        node = graph.reshape(self.uop, (*shape[: place + 1], 1, *shape[place + 1 :]))
+        node = graph.expand(node, (*shape[: place + 1], count, *shape[place + 1 :]))
         return self._node(
             graph.reshape(node, (*shape[:place], dims.multiply(shape[place], count), *shape[place + 1 :]))
         )

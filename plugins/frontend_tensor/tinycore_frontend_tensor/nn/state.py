@@ -38,7 +38,6 @@ _NAMES = {
     "U8": dtypes.uint8,
     "BOOL": dtypes.bool_,
 }
-_CODES = {dtype: name for name, dtype in _NAMES.items()}
 
 
 def get_state_dict(model: Any, prefix: str = "") -> dict[str, Tensor]:
@@ -190,20 +189,17 @@ def safe_save(
     state: Mapping[str, Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write tensors to a safetensors file; a file that was there is replaced at once or not at all."""
-    from safetensors import serialize
+    from safetensors.numpy import save
 
     if state:
         first, *others = state.values()
         first.realize(*others)
-    parts: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     for name, tensor in state.items():
-        array = np.ascontiguousarray(tensor.numpy())
-        parts[name] = {
-            "dtype": _serialized_name(tensor.dtype),
-            "shape": list(array.shape),
-            "data": array.tobytes(),
-        }
-    content = serialize(parts, dict(metadata) if metadata else None)
+        if tensor.dtype not in _NAMES.values():
+            raise DataError(f"safetensors files cannot hold {tensor.dtype.name}", where=name)
+        arrays[name] = np.ascontiguousarray(tensor.numpy()).reshape(tuple(map(int, tensor.shape)))
+    content = save(arrays, dict(metadata) if metadata else None)
     target = Path(path)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
@@ -215,9 +211,3 @@ def safe_save(
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def _serialized_name(dtype: DType) -> str:
-    if dtype not in _CODES:
-        raise DataError(f"safetensors files cannot hold {dtype.name}")
-    return {"float8_e4m3": "float8_e4m3fn"}.get(dtype.name, dtype.name)
