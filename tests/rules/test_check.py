@@ -117,6 +117,8 @@ FILES = {
     "group g(vjp) { vjp ADD(a, b) -> g => (g) }": "ADD has 2 operands here, but the rule gives 1",
     'group g(render) { render ADD(a, b) => "{a" }': "a single { in a template",
     'group g(render) { render ADD(a, b) => "{a.b}" }': "is no field",
+    "native f(x: node) -> node ctx group g(fixpoint) @memo { r: NEG(x) => f(x) }": "@memo, but f may answer",
+    "native f(x: node) -> node pure ctx group g(fixpoint) @memo { r: NEG(x) => f(x) }": "@memo, but f may",
     "from tinycore.passes.nothing import x": "there are no rules called tinycore.passes.nothing",
 }
 
@@ -200,3 +202,42 @@ def test_grammar_is_unambiguous():
 
     grammar = Path(rules.__file__).with_name("grammar.lark").read_text()
     lark.Lark(grammar, parser="lalr", strict=True)
+
+
+SHADOWED = [
+    "a: x + y => y  b: x + 0 => x",
+    "a: x:Int + 0 => x  b: 0 + x:Index => x",
+    "a: NEG(_) => 0  b: NEG(NEG(x)) => x",
+    "a: RESHAPE(x) => x  b: RESHAPE[s](RESHAPE(x)) => RESHAPE[s](x)",
+    "a: RESHAPE[_](x) => -x  b: RESHAPE[t](-x) => RESHAPE[t](x)",
+    "a: FLIP(_) => 0  b: FLIP[s](-x) => FLIP[s](x)",
+    "a: (ADD|MUL)(x, $c) => x + c  b: $c * 2 => c * 2",
+    "a: MAX(x, x) => x  b: MAX(NEG(y), NEG(y)) => y",
+    "b: x * 1 => x  a: x * $c => x + c @prio(1)",
+]
+DISTINCT = [
+    "a: MAX(x, y) => MAX(y, x)  b: MAX(x, x) => x",
+    "a: x + y => x if x.vmin > 0 else x + y  b: x + 0 => x",
+    "a: x + y if x.vmin > 0 => y  b: x + 0 => x",
+    "a: x:Index + 0 => x  b: x:Int + 0 => x",
+    "a: x + 0.0 => x  b: x + 0 => x",
+    "a: x + 0 => x @fast(nsz)  b: x:Int + 0 => x",
+    "a: NEG(NEG(x)) => x  b: NEG(x) => x * 2",
+    "a: MAX(x, x) => x  b: MAX(x, y) => y",
+    "a: MAX(x, x) => x  b: MAX(_, _) => 0",
+    "a: RESHAPE[=()](x) => x  b: RESHAPE[s](x) => RESHAPE[s](-x)",
+    "a: x * $c => x * c  b: x * (y * z) => (x * y) * z",
+    "a: ADD!(x, $c) => x + c  b: ADD!($c, x) => x + c",
+    "a: CAST[T](x:T) => x  b: CAST[T](x:Int) => CAST[T](-x)",
+]
+
+
+@pytest.mark.parametrize("text", SHADOWED)
+def test_rules_that_can_never_match_are_refused(text, load):
+    with pytest.raises(RuleCheckError, match=r"b can never match: a \(line 1\) comes first"):
+        load(f"group g(fixpoint) {{ {text} }}")
+
+
+@pytest.mark.parametrize("text", DISTINCT)
+def test_rules_that_can_match_are_not_refused(text, load):
+    load(f"group g(fixpoint) {{ {text} }}")

@@ -22,7 +22,7 @@ A, B = leaf(0), leaf(1)
 
 def test_first_rule_wins_and_priority_goes_first(load):
     module = load("""
-      group g(fixpoint) { first: NEG(x) => x  second: NEG(x:Int) => x + 1 }
+      group g(fixpoint) { first: NEG(x) if x.vmin < 99 => x  second: NEG(x:Int) => x + 1 }
       group h(fixpoint) { first: NEG(x) => x  second: NEG(x:Int) => x * 1 @prio(5) }
     """)
     assert module.groups["g"](-A) is A
@@ -311,6 +311,14 @@ def test_imports_between_packages(tmp_path, monkeypatch):
     }.items():
         with pytest.raises(RuleError, match=message):
             rules.load(f"import_example.{name}")
+
+
+def test_errors_in_gradients_name_the_rule(load):
+    module = load("group v(vjp) {\n  vjp POW(a, $k) -> g if 1 // k == 1 => (g, none)\n}")
+    x = leaf(0, dtypes.float32)
+    with pytest.raises(RuleError, match="ZeroDivisionError") as caught:
+        module.gradients[ops.POW](x.alu(ops.POW, x.const_like(0.0)), x)
+    assert ":2" in caught.value.where and "POW" in caught.value.where
 
 
 def test_gradients_and_renders(load):

@@ -31,7 +31,7 @@ from tinycore.rules.syntax import INFIX
 
 _SOURCES = (
     "grammar.lark", "parse.py", "tree.py", "syntax.py", "expand.py", "check.py", "matcher.py", "express.py",
-    "building.py", "builtins.py", "template.py", "generate.py",
+    "building.py", "shadow.py", "builtins.py", "template.py", "generate.py",
 )  # fmt: skip
 _OP_CLASSES = {"Elementwise", "Unary", "Binary", "Ternary", "Movement", "Comparison", "Commutative", "Monoid"}
 _IMPLIED = {*INFIX.values(), "NEG", "CONST"}

@@ -19,6 +19,7 @@ from tinycore.rules.expand import Case, cases_of, rules_of
 from tinycore.rules.express import Expressions, kind_type
 from tinycore.rules.matcher import Code, Matcher, Pool
 from tinycore.rules.parse import check_error
+from tinycore.rules.shadow import Shadows
 
 Step = tuple[str, str]
 
@@ -86,13 +87,16 @@ class Generator:
         compiled: list[Compiled] = []
         notes = [notes_of(self.file, group, rule) for rule in rules_of(self.file, group)]
         natives: set[str] = set()
+        shadows = Shadows(self.file)
         for note in sorted(notes, key=lambda note: -note.priority):
             number = len(self.rules)
             rule = note.rule
             self.rules.append(
                 (group.name, rule.name, rule.span.line, sorted(note.requires), note.grows, rule.why or "")
             )
-            for case in cases_of(self.file, rule):
+            cases = cases_of(self.file, rule)
+            shadows.add(rule, cases, not note.requires)
+            for case in cases:
                 builder = CaseBuilder(self, note, case)
                 compiled.append(Compiled(case.root, note, (*builder.build(), ("mark", str(number)))))
                 natives |= builder.natives
@@ -109,12 +113,18 @@ class Generator:
                     )
                 )
         stage = next((_word(a.arguments[0]) for a in group.annotations if a.name == "stage"), None)
+        # A context is more than its target, so what asks for it is not kept from call to call.
+        impure = sorted(name for name in natives if self.natives[name].flags & {"pure", "ctx"} != {"pure"})
+        if impure and any(annotation.name == "memo" for annotation in group.annotations):
+            hint = "declare them pure, and not ctx, if they depend on nothing but their operands"
+            what = f"@memo, but {', '.join(impure)} may answer differently each time"
+            raise check_error(self.file, group.span, what, hint)
         return {
             "kind": kind,
             "strategy": _default_strategy(group),
             "stage": stage,
             "table": table,
-            "pure": all("pure" in self.natives[name].flags for name in natives),
+            "pure": not impure,
         }
 
     def _function(self, kind: str, group: str, root: str, cases: list[tuple[Step, ...]]) -> str:

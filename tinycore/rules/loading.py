@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tinycore.errors import RuleCheckError, RuleError, did_you_mean
+from tinycore.errors import RuleCheckError, RuleError, TinycoreError, did_you_mean
 from tinycore.ir.ops import TABLE, Op
+from tinycore.ir.uop import UOp
 from tinycore.rules import cache
-from tinycore.rules.module import DEFAULT_ACCEPT, FAST, Code, Group, Pass, Renders, RuleModule, Stage
+from tinycore.rules.module import DEFAULT_ACCEPT, FAST, Code, Group, Pass, Renders, RuleModule, Stage, blame
 
 _loaded: dict[str, RuleModule] = {}
 _loading: list[str] = []
@@ -98,7 +99,8 @@ def _link(name: str, path: Path, package: str | None) -> RuleModule:
             renders[group_name] = Renders(group_name, by_op)
         else:
             for op, functions in by_op.items():
-                gradients[op] = _gradient((*functions, gradients[op]) if op in gradients else functions)
+                known = gradients.get(op)
+                gradients[op] = _gradient(code, functions, known)
     linker = _Linker(shown, groups, _imports(namespace, shown))
     passes: dict[str, Pass] = {}
     for pass_name, strategy, accept in namespace["PASSES"]:
@@ -145,13 +147,20 @@ def _imports(namespace: dict[str, Any], path: str) -> dict[str, Group | Pass]:
     return found
 
 
-def _gradient(functions: tuple[Callable[..., Any], ...]) -> Callable[..., Any]:
-    def gradient(node: Any, cotangent: Any, context: Any = None) -> Any:
-        for function in functions:
-            found = function(node, (cotangent, context))
-            if found is not None:
-                return found
-        return None
+def _gradient(
+    code: Code, functions: tuple[Callable[..., Any], ...], otherwise: Callable[..., Any] | None
+) -> Callable[..., Any]:
+    def gradient(node: UOp, cotangent: UOp, context: Any = None) -> Any:
+        try:
+            for function in functions:
+                found = function(node, (cotangent, context))
+                if found is not None:
+                    return found
+        except TinycoreError:
+            raise
+        except Exception as error:
+            raise blame([code], error) from error
+        return None if otherwise is None else otherwise(node, cotangent, context)
 
     return gradient
 

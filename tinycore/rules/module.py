@@ -7,7 +7,7 @@ import re
 import traceback
 import weakref
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import CodeType
@@ -252,21 +252,21 @@ def _run(name: str, stage: Stage, root: UOp, context: Any, persistent: Memo | No
     except TinycoreError:
         raise
     except Exception as error:
-        raise _blame(stage, error) from error
+        raise blame([group.code for group in stage.groups], error) from error
     if kept is not None:
         for node, final in memo.items():
             kept[node] = None if final is node else final
     return result
 
 
-def _blame(stage: Stage, error: Exception) -> Exception:
+def blame(codes: Iterable[Code], error: Exception) -> Exception:
     """The error as a RuleError that names the rule, when it was raised by the code of one."""
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
-        for group in stage.groups:
-            if frame.f_code.co_filename == group.code.filename:
-                rule = group.code.rule_near(line)
+        for code in codes:
+            if frame.f_code.co_filename == code.filename:
+                rule = code.rule_near(line)
                 node = frame.f_locals.get("n")
-                where = f"{rule}" if rule is not None else group.code.path
+                where = f"{rule}" if rule is not None else code.path
                 if isinstance(node, UOp):
                     where += f"\nat {_short(node)}"
                 return RuleError(

@@ -122,6 +122,13 @@ def as_node(value: Any, dtype: DType | None = None, shape: Shape = ()) -> UOp:
 
 def alu(op: Op, *operands: Any) -> UOp:
     """An elementwise node of operands whose dtype is known only now; numbers take it from the others."""
+    if len(operands) == 2:  # both operands of a binary op have one dtype
+        a, b = operands
+        if isinstance(a, UOp):
+            b = b if isinstance(b, UOp) else const(a.dtype, b, a.shape)
+            return UOp(op, dtypes.bool_ if op.dtype == "bool" else b.dtype, (a, b))
+        if isinstance(b, UOp):
+            return UOp(op, dtypes.bool_ if op.dtype == "bool" else b.dtype, (const(b.dtype, a, b.shape), b))
     variable = [spec.split(":")[0] == "T" for spec in op.operands]
     model = next((x for x, same in zip(operands, variable, strict=True) if same and isinstance(x, UOp)), None)
     any_node = next((x for x in operands if isinstance(x, UOp)), None)
