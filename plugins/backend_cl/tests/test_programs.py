@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from tinycore_backend_cl import query
+from tinycore_backend_cl.opencl import render
 
 from tinycore.errors import CompileError
 from tinycore.ir import UOp, dtypes, ops
@@ -356,3 +360,52 @@ def test_a_value_used_before_it_is_listed_is_an_error(lines, kit):
     lines.again(UOp(ops.STORE, dtypes.void, (x, kit.number(0), load, kit.yes)))
     with pytest.raises(CompileError, match="before it is listed"):
         kit.device.render(lines.program())
+
+
+def test_float16_where_the_device_computes_with_it(lines, kit):
+    """Only read here: PoCL has no arithmetic on float16."""
+    target = query.target(replace(query.GENERIC, extensions=frozenset({"cl_khr_fp16"})))
+    x, out = lines.buffer(0, dtypes.float16, 8), lines.buffer(1, dtypes.float32, 4)
+    wide = lines.load(x, 0, 4)
+    lines.store(x, 4, lines.add(wide * UOp.const(dtypes.float16, 0.1, (4,))))
+    lines.store(out, 0, lines.add(wide.cast(dtypes.float32)))
+    text = render(lines.program(), target)
+    assert "__global half* data0 =" in text and "half4 val0 = vload4(0, data0 + 0);" in text
+    assert "vstore4(val0 * (half4)(0x1.998p-4h), 0, data0 + 4);" in text
+    assert "vstore4(convert_float4(val0), 0, data1 + 0);" in text
+    assert "#pragma OPENCL EXTENSION cl_khr_fp16 : enable" in text
+    assert "from_half" not in text
+
+
+def test_the_text_of_a_kernel(lines, kit):
+    """What DEBUG=4 shows: arguments as base and offset, the grid, a guarded load, a helper for bfloat16."""
+    n = UOp.variable("n", 1, 100)
+    lines.variables = (n,)
+    x, out = lines.buffer(0, dtypes.float32, 100), lines.buffer(1, dtypes.bfloat16, 100)
+    block, item = lines.range(4, "global"), lines.range(32, "local")
+    i = lines.add(block * 32 + item)
+    gate = lines.add(i < UOp(ops.VARIABLE, dtypes.int32, (), n.arg))
+    value = lines.add(lines.load(x, i, 1, gate) * 0.1)
+    lines.store(out, i, lines.add(value.cast(dtypes.bfloat16)), gate)
+    assert kit.device.render(lines.program("scale")) == '''\
+#pragma OPENCL FP_CONTRACT OFF
+inline ushort bfloat16_from_float(float x) {
+  const uint bits = as_uint(x);
+  const uint rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  return convert_ushort(select(rounded, (bits >> 16) | 0x40u, isnan(x)));
+}
+__kernel __attribute__((reqd_work_group_size(32, 1, 1)))
+void scale(
+    const __global float* data0_base, const ulong data0_start,
+    __global ushort* data1_base, const ulong data1_start,
+    const long var_n_argument) {
+  const __global float* data0 = (const __global float*)((const __global uchar*)data0_base + data0_start);
+  __global ushort* data1 = (__global ushort*)((__global uchar*)data1_base + data1_start);
+  const int var_n = (int)var_n_argument;
+  int gid0 = get_group_id(0);
+  int lid0 = get_local_id(0);
+  int alu0 = (gid0 * 32) + lid0;
+  bool alu1 = alu0 < var_n;
+  if (alu1) data1[alu0] = bfloat16_from_float((alu1 ? data0[alu0] : 0.0f) * 0x1.99999ap-4f);
+}
+'''

@@ -22,13 +22,20 @@ TYPES = {
     "float16": "half", "float32": "float", "float64": "double",
 }
 SUFFIXES = {"uint32": "u", "int64": "l", "index": "l", "uint64": "ul", "float16": "h", "float32": "f"}
+EXTENSIONS = {dtypes.float16: "cl_khr_fp16", dtypes.float64: "cl_khr_fp64"}
+"""What must be switched on before OpenCL 1.2 computes with a dtype."""
 WIDTHS = (2, 3, 4, 8, 16)
 """Lanes that OpenCL vectors can have."""
 
 
 def render(program: Program, target: Target) -> str:
     """The OpenCL C of a program. Raises CompileError for what the language or the target lacks."""
-    return render_c(program, target, dialect(dtypes.float16 in target.capabilities.arithmetic))
+    arithmetic = target.capabilities.arithmetic
+    text = render_c(program, target, dialect(dtypes.float16 in arithmetic))
+    used = {node.dtype for node in program.linear.toposort()} & arithmetic
+    extensions = [name for dtype, name in EXTENSIONS.items() if dtype in used]
+    pragmas = [f"#pragma OPENCL EXTENSION {name} : enable" for name in extensions]
+    return "\n".join(["#pragma OPENCL FP_CONTRACT OFF", *pragmas, text])
 
 
 @functools.cache
@@ -76,7 +83,6 @@ def _assemble(program: Program, parameters: Sequence[str], memory: Sequence[str]
     sizes = ", ".join(map(str, group))
     attribute = f"__attribute__((reqd_work_group_size({sizes})))\n" if program.group else ""
     lines = [
-        "#pragma OPENCL FP_CONTRACT OFF",
         f"__kernel {attribute}void {program.name}(",
         ",\n".join(f"    {declaration}" for declaration in declarations) + ") {",
         *[f"  {line}" for line in (*opening, *memory)],
