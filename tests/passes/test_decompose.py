@@ -352,7 +352,12 @@ def test_quotients_that_cannot_trap_are_left_alone():
 def test_multiply_add_is_contracted_only_where_it_is_accepted():
     x, y, z = (buffer(k, dtypes.float32, 4) for k in range(3))
     assert decompose(x * y + z, FUSED) is x * y + z
-    assert load("tinycore.passes.decompose").groups["isel"](x * y + z, Context(FUSED)) is x * y + z
+    module = load("tinycore.passes.decompose")
+    assert module.groups["isel"](x * y + z, Context(FUSED)) is x * y + z
+    assert module.passes["contract"](x * y + z, Context(FUSED)) is UOp(ops.FMA, x.dtype, (x, y, z))
+    assert module.passes["contract"](z - x * y, Context(FUSED)) is z - x * y
+    assert module.passes["contract"](x * y - z, Context(FUSED)) is UOp(ops.FMA, x.dtype, (x, y, -z))
+    assert module.passes["contract"](x * y + z, Context(PLAIN)) is x * y + z
 
 
 # --- fused multiply-add without the instruction -------------------------------------------------------------
