@@ -200,6 +200,17 @@ def test_rules_on_the_command_line(tmp_path, capsys):
     assert "there is no op MINUS" in capsys.readouterr().err
 
 
+def test_rules_take_part_in_compile(tmp_path, capsys):
+    name = next((name for name, spec in environment().backends.items() if spec.compile_target), None)
+    if name is None:
+        pytest.skip("no backend here compiles without a device")
+    command = ["compile", "Input(4) - Input(4)", "--target", name, "--emit", "ir"]
+    assert main(command) == 0
+    plain = capsys.readouterr().out
+    assert main([*command, "--rules", str(rules(tmp_path, "late"))]) == 0
+    assert capsys.readouterr().out != plain
+
+
 def test_explain_shows_what_they_changed(tmp_path):
     with extra_rules(rules(tmp_path)):
         found = tinycore.explain(Tensor([5.0]) - Tensor([3.0]), run=False)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from tinycore.cli import UsageError
+from tinycore.cli.expression import add_rules_argument, with_rules
 from tinycore.cli.output import print_json
 from tinycore.errors import BackendUnavailable, did_you_mean
 
@@ -73,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write one file a kernel instead")
     parser.add_argument("--json", action="store_true", help="print JSON, the code included")
+    add_rules_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -85,7 +87,9 @@ def run(arguments: argparse.Namespace) -> int:
     if what == "object" and arguments.output is None and not arguments.json:
         raise UsageError("an object is not text", hint="say where to write it: --output FOLDER")
     reports = []
-    for program in programs(text, tools.target):
+    with with_rules(arguments.rules):
+        compiled = programs(text, tools.target)
+    for program in compiled:
         code = emit(tools, program, what)
         report = describe(program, what, code)
         reports.append(report)

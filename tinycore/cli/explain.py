@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Iterator
-from pathlib import Path
 
 from tinycore.cli import UsageError
+from tinycore.cli.expression import add_rules_argument, evaluate, with_rules
 from tinycore.cli.output import print_json
 
 
@@ -30,32 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_rules_argument(parser)
 
 
-def add_rules_argument(parser: argparse.ArgumentParser) -> None:
-    """The option `--rules`, for every command that compiles."""
-    parser.add_argument(
-        "--rules",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FILE",
-        help="let the rules of this file take part (repeatable); @stage(...) in it says where",
-    )
-
-
-@contextlib.contextmanager
-def with_rules(files: list[Path]) -> Iterator[None]:
-    """The rules of these files are in force. Raises RuleError."""
-    from tinycore.rules import extra_rules
-
-    with contextlib.ExitStack() as stack:
-        for file in files:
-            stack.enter_context(extra_rules(file))
-        yield
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Explain the expression."""
-    from tinycore.cli.expression import evaluate
     from tinycore.config import config, override
     from tinycore.errors import TinycoreError
     from tinycore.runtime.devices import default_device, get_device

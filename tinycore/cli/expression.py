@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import itertools
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +94,26 @@ def _graphs_of(value: Any, text: str) -> list[UOp]:
         kinds = ", ".join(sorted({type(each).__name__ for each in several})) or "nothing"
         raise UsageError(f"this stands for {kinds} and not for a tensor", where=text)
     return graphs
+
+
+def add_rules_argument(parser: argparse.ArgumentParser) -> None:
+    """The option `--rules`, for every command that compiles."""
+    parser.add_argument(
+        "--rules",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="let the rules of this file take part (repeatable); @stage(...) in it says where",
+    )
+
+
+@contextlib.contextmanager
+def with_rules(files: list[Path]) -> Iterator[None]:
+    """The rules of these files are in force. Raises RuleError."""
+    from tinycore.rules import extra_rules
+
+    with contextlib.ExitStack() as stack:
+        for file in files:
+            stack.enter_context(extra_rules(file))
+        yield

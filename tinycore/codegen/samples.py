@@ -59,6 +59,11 @@ class Precision(Enum):
     APPROXIMATE = "within declared approximations"
     REORDERED = "within what the order of a sum decides"
 
+    @property
+    def noisy(self) -> bool:
+        """Whether results may differ in digits that mean nothing."""
+        return self in (Precision.APPROXIMATE, Precision.REORDERED)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -207,6 +212,19 @@ def _whole(nodes: Sequence[UOp], values: Bindings) -> bool:
     return reduced > 1
 
 
+def nudge(array: Array) -> Array:
+    """The same with every float changed in its last place, at random: what comes of it is noise."""
+    import numpy as np
+
+    epsilon = {1: 2.0**-3, 2: 2.0**-8, 4: 2.0**-23, 8: 2.0**-52}[array.dtype.itemsize]
+    if array.dtype.kind in "iub":
+        return array.copy()
+    generator = np.random.default_rng(array.size)
+    with np.errstate(all="ignore"):
+        changed = array.astype(np.float64) * (1 + epsilon * generator.uniform(-1, 1, array.shape))
+        return np.asarray(changed.astype(array.dtype))
+
+
 # --- comparing --------------------------------------------------------------------------------------------
 
 _ZERO_SIGN_FREE = (ops.MAX, ops.MIN, ops.REDUCE, ops.SCAN)
@@ -279,3 +297,30 @@ def _close(expected: Array, found: Array, wanted: Precision) -> Array:
     else:
         tolerance = _APPROXIMATE.get(expected.dtype.itemsize, 0.3) * (size + min(1.0, largest))
     return np.asarray((a == b) | (np.isnan(a) & np.isnan(b)) | (np.abs(a - b) <= tolerance + 1e-38))
+
+
+NOISE = 128
+"""How many times what a change in the last place of the inputs does is still taken for noise."""
+
+
+def within_noise(expected: Array, found: Array, original: Array, nudged: Array) -> bool:
+    """Whether a difference is noise: sums that cancel have no digits that their order could not change.
+
+    `original` and `nudged` are what the same graph answers for inputs, and for `nudge` of them.
+
+    >>> import numpy
+    >>> a, b = numpy.array([3e-9]), numpy.array([8e-9])
+    >>> within_noise(a, b, a, numpy.array([-2e-9])), within_noise(a, b, a, a)
+    (True, False)
+    """
+    import numpy as np
+
+    if expected.dtype.kind in "iub":
+        return False
+    a, b, c, d = (each.reshape(-1).astype(np.float64) for each in (expected, found, original, nudged))
+    finite = np.isfinite(a)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(all="ignore"):
+        change = np.abs(c - d)
+        noise = change[np.isfinite(change)].max(initial=0.0)
+        return bool((same | (finite & (np.abs(a - b) <= NOISE * noise))).all())
