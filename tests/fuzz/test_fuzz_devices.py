@@ -1,4 +1,4 @@
-"""Random tensor graphs: the interpreter and every device against the oracle.
+"""Random tensor graphs: the interpreter, the compiler and every device against the oracle.
 
 Split into parts so that the workers of pytest-xdist share the work. A failure prints the smallest graph that
 hypothesis found and a command that repeats it.
@@ -14,34 +14,44 @@ from tinycore.ir import UOp, dtypes, ops
 from tinycore.ir.verify import verify
 from tinycore.testing.compare import check
 from tinycore.testing.devices import PURE, runner, stored_dtypes
-from tinycore.testing.strategies import cases, operations
+from tinycore.testing.strategies import cases, contractions, operations
 
 PART = 125
-EXAMPLES = {PURE: 2000, "INTERPRETER": 500, "CPU": 2000, "CL": 200}
-"""Graphs for each device; for a device that is not named here, 200."""
+GRAPHS = {
+    PURE: 2000,
+    "INTERPRETER": 500,
+    "program:scalar": 250,
+    "program:vector": 250,
+    "program:groups": 250,
+    "program:basic": 125,
+    "CPU": 2000,
+    "CL": 200,
+}
+"""How many graphs each device computes; `program:` devices interpret what is compiled for a target."""
+CONTRACTIONS = {"program:vector": 60, "program:groups": 60, "CPU": 200, "CL": 20}
+"""How many matrix products and long reductions, which the graphs above are too small for."""
+QUIET = list(HealthCheck)
 
 
-def parts():
-    for device, count in EXAMPLES.items():
-        for number in range(max(1, count // PART)):
-            yield pytest.param(device, number, min(PART, count), id=f"{device}-{number}")
+def parts(table, part):
+    for device, count in table.items():
+        for number in range(max(1, count // part)):
+            yield pytest.param(device, number, min(part, count), id=f"{device}-{number}")
 
 
-@pytest.mark.parametrize(("device", "number", "count"), list(parts()))
-def test_random_graphs(device, number, count):
+def opened(device):
     try:
-        run = runner(device)
+        return runner(device)
     except BackendUnavailable as reason:
         pytest.skip(f"{device}: {reason.what}")
 
+
+@pytest.mark.parametrize(("device", "number", "count"), list(parts(GRAPHS, PART)))
+def test_random_graphs(device, number, count):
+    run = opened(device)
+
     @seed(number)
-    @settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        print_blob=True,
-        suppress_health_check=list(HealthCheck),
-    )
+    @settings(max_examples=count, deadline=None, database=None, print_blob=True, suppress_health_check=QUIET)
     @given(cases(stored_dtypes(device)))
     def holds(case):
         if device == PURE:
@@ -51,11 +61,24 @@ def test_random_graphs(device, number, count):
     holds()
 
 
+@pytest.mark.parametrize(("device", "number", "count"), list(parts(CONTRACTIONS, 50)))
+def test_contractions(device, number, count):
+    run = opened(device)
+
+    @seed(number)
+    @settings(max_examples=count, deadline=None, database=None, print_blob=True, suppress_health_check=QUIET)
+    @given(contractions(stored_dtypes(device)))
+    def holds(case):
+        check(case, run, device)
+
+    holds()
+
+
 def test_half_of_the_graphs_are_large():
     sizes = []
 
     @seed(0)
-    @settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=300, deadline=None, database=None, suppress_health_check=QUIET)
     @given(cases())
     def count(case):
         sizes.append(operations(case))
@@ -68,7 +91,7 @@ def test_every_op_and_dtype_occurs():
     seen_ops, seen_dtypes, seen_sizes = set(), set(), set()
 
     @seed(1)
-    @settings(max_examples=400, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=400, deadline=None, database=None, suppress_health_check=QUIET)
     @given(cases())
     def count(case):
         for node in UOp(ops.SINK, dtypes.void, case.roots).toposort():

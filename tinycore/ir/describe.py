@@ -33,8 +33,9 @@ in a wider dtype.
 
 **Accuracy.** NEG, ADD, SUB, MUL, DIV, SQRT, FMA, FLOOR, TRUNC, ROUND, CAST and comparisons are exact
 (correctly rounded). Transcendental functions may be off by a few units in the last place; devices state and
-test how many. The order in which REDUCE combines is unspecified, so float sums and products may differ in
-their last bits; SCAN and SCATTER combine in order, and round at every step.
+test how many. The order in which REDUCE combines is unspecified, and summed products need not be rounded
+(FMA), so float sums and products may differ in their last bits; SCAN and SCATTER combine in order, and
+round at every step.
 """
 
 SECTIONS: tuple[tuple[str, Callable[[Op], bool]], ...] = (

@@ -16,7 +16,6 @@ from tinycore.codegen.compile import lower
 from tinycore.codegen.program import Program
 from tinycore.interpret import interpret_program
 from tinycore.ir import dims
-from tinycore.ir.dtypes import DATA, DType
 from tinycore.ir.ops import ELEMENTWISE, ops
 from tinycore.ir.target import Capabilities, Target
 from tinycore.ir.uop import UOp
@@ -31,7 +30,7 @@ TARGETS = {
     "scalar": Target("scalar", capabilities=Capabilities(ops=ELEMENTWISE)),
     "vector": Target("vector", capabilities=Capabilities(ops=ELEMENTWISE, vector_bytes=16, threads=2)),
     "groups": Target("groups", capabilities=Capabilities(
-        ops=ELEMENTWISE, workgroups=True, local_size=8, shared_bytes=1 << 14, index_bits=(32, 64),
+        ops=ELEMENTWISE, workgroups=True, local_size=64, shared_bytes=1 << 14, index_bits=(32, 64),
     )),
     "basic": Target("basic"),
 }
@@ -90,7 +89,3 @@ def _read(result: UOp, memory: Mapping[UOp, Array]) -> Array:
     count = int(np.prod(sizes, dtype=np.int64)) * dtype.itemsize
     return memory[base][:count].view(dtype).reshape(sizes).copy()
 
-
-def dtypes_of(target: Target) -> tuple[DType, ...]:
-    """The dtypes that buffers of a target may have."""
-    return tuple([dtype for dtype in DATA if dtype in target.capabilities.dtypes])

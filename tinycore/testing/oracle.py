@@ -276,6 +276,8 @@ def _reduce(node: UOp, x: Expected) -> Expected:
         items, errors = _unpack(x.values[box]), x.error[box].ravel()
         if dtype.is_float and op in (ops.ADD, ops.MUL):
             value, bound = (_sum if op is ops.ADD else _product)(dtype, items, errors)
+            if node.src[0].op is ops.MUL and any(map(math.isinf, items)):
+                bound = math.inf  # a fused sum of products does not round the products, so none overflows
         else:
             value = _identity(op, dtype)
             for item in items:

@@ -59,6 +59,31 @@ def cases(draw: Draw, dtypes: Sequence[DType] = DATA, max_ops: int = 28, device:
 
 
 @st.composite
+def contractions(draw: Draw, dtypes: Sequence[DType] = DATA, device: str = "D") -> Case:
+    """A matrix product or a long reduction, large enough for tiles, staging and shared reductions.
+
+    Sizes are odd ones, operands are transposed, shrunk or cast, and the result has an epilogue.
+    """
+    graph = _Graph(draw, tuple(dtypes), device)
+    dtype = draw(st.sampled_from([dtype for dtype in graph.dtypes if dtype.kind != "bool"]))
+    if draw(st.integers(0, 3)) == 0:
+        rows, length = draw(st.sampled_from([(1, 257), (3, 300), (2, 256), (5, 70)]))
+        x = graph.operand(rows, length, dtype)
+        result = graph.add(ops.REDUCE, dtype, (x,), (graph.monoid(x), (draw(st.sampled_from([1, 1, 1, 0])),)))
+    else:
+        sizes = st.sampled_from([16, 17, 19, 33, 4, 8, 32])
+        m, n, k = draw(sizes), draw(sizes), draw(sizes)
+        left = graph.add(ops.RESHAPE, dtype, (graph.operand(m, k, dtype),), (m, k, 1))
+        right = graph.add(ops.RESHAPE, dtype, (graph.operand(k, n, dtype),), (1, k, n))
+        pair = tuple([graph.add(ops.EXPAND, dtype, (x,), (m, k, n)) for x in (left, right)])
+        result = graph.add(ops.REDUCE, dtype, (graph.add(ops.MUL, dtype, pair),), (ops.ADD, (1,)))
+    graph.pool = [node for node in graph.pool if node.op is ops.BUFFER]
+    for _ in range(draw(st.integers(0, 2))):
+        result = graph.add(ops.ADD, dtype, (result, graph.like(_sizes(result), dtype)))
+    return Case((result,), draw(st.integers(0, 2**16)))
+
+
+@st.composite
 def shapes(draw: Draw, max_rank: int = 3) -> Sizes:
     """A small shape; sizes 0 and 1 occur."""
     sizes: list[int] = draw(st.lists(st.sampled_from(SIZES), max_size=max_rank))
@@ -116,6 +141,16 @@ class _Graph:
         """A value from the pool, a recent one rather than an old one."""
         found = [node for node in self.pool if allowed(node)]
         return found[-1 - self.draw(st.integers(0, min(len(found), 6) - 1))] if found else None
+
+    def operand(self, rows: int, columns: int, dtype: DType) -> UOp:
+        """A matrix, as it is stored or seen through a transposition or a SHRINK."""
+        way = self.draw(st.integers(0, 3))
+        if way == 0:
+            return self.add(ops.PERMUTE, dtype, (self.buffer((columns, rows), dtype),), (1, 0))
+        if way == 1:
+            whole = self.buffer((rows + 1, columns + 2), dtype)
+            return self.add(ops.SHRINK, dtype, (whole,), ((1, rows + 1), (1, columns + 1)))
+        return self.buffer((rows, columns), dtype)
 
     def exact(self, node: UOp) -> bool:
         return node not in self.inexact
@@ -208,7 +243,7 @@ class _Graph:
         x = self.pick()
         if x is None:
             return
-        y = self.like(_sizes(x), x.dtype)
+        y = UOp.const(x.dtype, 0, x.shape) if self.draw(st.booleans()) else self.like(_sizes(x), x.dtype)
         self.add(ops.WHERE, x.dtype, (self.like(_sizes(x), dtypes.bool_), x, y))
 
     def power(self) -> None:
@@ -368,7 +403,7 @@ class _Graph:
 _WEIGHTS = {
     "unary": 3, "rounding": 1, "binary": 6, "compare": 2, "where": 2, "power": 1, "fused": 1,
     "cast": 3, "bitcast": 1,
-    "reshape": 2, "permute": 2, "expand": 2, "pad": 2, "shrink": 2, "flip": 1, "contiguous": 1,
+    "reshape": 4, "permute": 2, "expand": 2, "pad": 2, "shrink": 2, "flip": 1, "contiguous": 1,
     "reduce": 4, "scan": 1, "gather": 2, "scatter": 1, "assign": 1,
 }
 _STEPS = [name for name, weight in _WEIGHTS.items() for _ in range(weight)]
@@ -404,7 +439,7 @@ def _numbers(dtype: DType) -> st.SearchStrategy[Any]:
 @st.composite
 def _reshapes(draw: Draw, shape: Sizes) -> Sizes:
     """Another shape of as many elements: axes merged, split, and of size 1 added or removed."""
-    sizes = list(shape)
+    sizes = [math.prod(shape)] if draw(st.booleans()) else list(shape)
     for _ in range(draw(st.integers(1, 3))):
         way = draw(st.integers(0, 3))
         at = draw(st.integers(0, max(0, len(sizes) - 1)))
