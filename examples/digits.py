@@ -4,7 +4,8 @@
     python examples/digits.py --seeds 3          three runs
     python examples/digits.py --steps 40 --json  a short run, machine-readable
 
-Data: 1,797 images of 8x8 pixels, see data/ATTRIBUTION.md. The split is fixed: 1,437 to learn from, 360 held out.
+Data: 1,797 images of 8x8 pixels, see data/ATTRIBUTION.md. The split is fixed: 1,437 to learn from, 360 held
+out.
 """
 
 from __future__ import annotations

@@ -77,14 +77,31 @@ def test_numbers_are_weak():
 
 
 UNARY = {
-    "exp": (np.exp, -5, 5), "exp2": (np.exp2, -5, 5), "log": (np.log, 0.1, 50), "log2": (np.log2, 0.1, 50),
-    "log10": (np.log10, 0.1, 50), "log1p": (np.log1p, -0.9, 50), "expm1": (np.expm1, -5, 5),
-    "sin": (np.sin, -9, 9), "cos": (np.cos, -9, 9), "tan": (np.tan, -1.4, 1.4), "tanh": (np.tanh, -4, 4),
-    "sinh": (np.sinh, -4, 4), "cosh": (np.cosh, -4, 4), "sqrt": (np.sqrt, 0, 50), "floor": (np.floor, -9, 9),
-    "ceil": (np.ceil, -9, 9), "trunc": (np.trunc, -9, 9), "round": (np.round, -9, 9), "abs": (np.abs, -9, 9),
-    "sign": (np.sign, -9, 9), "square": (np.square, -9, 9), "reciprocal": (np.reciprocal, 0.1, 9),
-    "rsqrt": (lambda x: 1 / np.sqrt(x), 0.1, 9), "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), -20, 20),
-}  # fmt: skip
+    "exp": (np.exp, -5, 5),
+    "exp2": (np.exp2, -5, 5),
+    "log": (np.log, 0.1, 50),
+    "log2": (np.log2, 0.1, 50),
+    "log10": (np.log10, 0.1, 50),
+    "log1p": (np.log1p, -0.9, 50),
+    "expm1": (np.expm1, -5, 5),
+    "sin": (np.sin, -9, 9),
+    "cos": (np.cos, -9, 9),
+    "tan": (np.tan, -1.4, 1.4),
+    "tanh": (np.tanh, -4, 4),
+    "sinh": (np.sinh, -4, 4),
+    "cosh": (np.cosh, -4, 4),
+    "sqrt": (np.sqrt, 0, 50),
+    "floor": (np.floor, -9, 9),
+    "ceil": (np.ceil, -9, 9),
+    "trunc": (np.trunc, -9, 9),
+    "round": (np.round, -9, 9),
+    "abs": (np.abs, -9, 9),
+    "sign": (np.sign, -9, 9),
+    "square": (np.square, -9, 9),
+    "reciprocal": (np.reciprocal, 0.1, 9),
+    "rsqrt": (lambda x: 1 / np.sqrt(x), 0.1, 9),
+    "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), -20, 20),
+}
 
 
 @pytest.mark.parametrize("name", UNARY)
@@ -165,9 +182,16 @@ def test_integer_array_indexing(data):
 
 X = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
 ADVANCED = [
-    np.s_[:, [0, 2]], np.s_[[0, 2], :, [1, -1]], np.s_[[0, 2], [1, -1]], np.s_[1, [0, 2]],
-    np.s_[:, [[0], [2]], [1, -1]], X > 20, X[:, :, 0] > 20, np.s_[X[:, 0, 0] > 0, 1], np.s_[..., [1, 1]],
-]  # fmt: skip
+    np.s_[:, [0, 2]],
+    np.s_[[0, 2], :, [1, -1]],
+    np.s_[[0, 2], [1, -1]],
+    np.s_[1, [0, 2]],
+    np.s_[:, [[0], [2]], [1, -1]],
+    X > 20,
+    X[:, :, 0] > 20,
+    np.s_[X[:, 0, 0] > 0, 1],
+    np.s_[..., [1, 1]],
+]
 
 
 @pytest.mark.parametrize("key", ADVANCED, ids=str)
@@ -214,8 +238,10 @@ MOVEMENT = {
     "reshape": (lambda t: t.reshape(4, -1), lambda x: x.reshape(4, -1)),
     "flatten": (lambda t: t.flatten(1), lambda x: x.reshape(3, 20)),
     "flip": (lambda t: t.flip(0, 2), lambda x: np.flip(x, (0, 2))),
-    "pad": (lambda t: t.pad([(1, 0), (0, 2), (3, 1)], 5), lambda x: np.pad(x, [(1, 0), (0, 2), (3, 1)],
-                                                                              constant_values=5)),
+    "pad": (
+        lambda t: t.pad([(1, 0), (0, 2), (3, 1)], 5),
+        lambda x: np.pad(x, [(1, 0), (0, 2), (3, 1)], constant_values=5),
+    ),
     "pad flat": (lambda t: t.pad((1, 2)), lambda x: np.pad(x, [(0, 0), (0, 0), (1, 2)])),
     "pad cut": (lambda t: t.pad((-1, 2)), lambda x: np.pad(x[:, :, 1:], [(0, 0), (0, 0), (0, 2)])),
     "cat": (lambda t: Tensor.cat([t, t * -1], 1), lambda x: np.concatenate([x, -x], 1)),
@@ -226,13 +252,16 @@ MOVEMENT = {
     "roll all": (lambda t: t.roll(7), lambda x: np.roll(x, 7)),
     "tril": (lambda t: t.tril(1), lambda x: np.tril(x, 1)),
     "triu": (lambda t: t.triu(-1), lambda x: np.triu(x, -1)),
-    "unfold": (lambda t: t.unfold(1, 2, 2), lambda x: np.lib.stride_tricks.sliding_window_view(x, 2, 1)[:, ::2]),
+    "unfold": (
+        lambda t: t.unfold(1, 2, 2),
+        lambda x: np.lib.stride_tricks.sliding_window_view(x, 2, 1)[:, ::2],
+    ),
     "chunk": (lambda t: t.chunk(2, 2)[1], lambda x: x[:, :, 3:]),
     "split": (lambda t: t.split([1, 4], 2)[1], lambda x: x[:, :, 1:]),
     "expand": (lambda t: t[:, :, :1].expand(3, 4, 6), lambda x: np.broadcast_to(x[:, :, :1], (3, 4, 6))),
     "squeeze": (lambda t: t.unsqueeze(1).squeeze(1).unsqueeze(-1).squeeze(), lambda x: x),
     "diagonal": (lambda t: t.diagonal(), lambda x: np.diagonal(x, axis1=-2, axis2=-1)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MOVEMENT)
@@ -255,11 +284,15 @@ def test_windows(length, size, stride, dilation):
 
 
 REDUCE = {
-    "sum": (lambda t, d, k: t.sum(d, k), np.sum), "mean": (lambda t, d, k: t.mean(d, k), np.mean),
-    "max": (lambda t, d, k: t.max(d, k), np.max), "min": (lambda t, d, k: t.min(d, k), np.min),
-    "std": (lambda t, d, k: t.std(d, k, 0), np.std), "var": (lambda t, d, k: t.var(d, k, 0), np.var),
-    "any": (lambda t, d, k: t.any(d, k), np.any), "all": (lambda t, d, k: t.all(d, k), np.all),
-}  # fmt: skip
+    "sum": (lambda t, d, k: t.sum(d, k), np.sum),
+    "mean": (lambda t, d, k: t.mean(d, k), np.mean),
+    "max": (lambda t, d, k: t.max(d, k), np.max),
+    "min": (lambda t, d, k: t.min(d, k), np.min),
+    "std": (lambda t, d, k: t.std(d, k, 0), np.std),
+    "var": (lambda t, d, k: t.var(d, k, 0), np.var),
+    "any": (lambda t, d, k: t.any(d, k), np.any),
+    "all": (lambda t, d, k: t.all(d, k), np.all),
+}
 
 
 @pytest.mark.parametrize("name", REDUCE)
@@ -326,12 +359,21 @@ def test_matmul(first, second):
 @pytest.mark.parametrize(
     ("equation", "shapes"),
     [
-        ("ij,jk->ik", [(3, 4), (4, 5)]), ("bij,bjk->bik", [(2, 3, 4), (2, 4, 5)]), ("ij->ji", [(3, 4)]),
-        ("ii", [(4, 4)]), ("ii->i", [(4, 4)]), ("i,j->ij", [(3,), (4,)]), ("ij,ij->", [(3, 4), (3, 4)]),
-        ("...ij,...jk->...ik", [(2, 3, 4), (4, 5)]), ("ij,jk,kl->il", [(2, 3), (3, 4), (4, 5)]), ("ij,jk", [(2, 3), (3, 4)]),
-        ("bhqd,bhkd->bhqk", [(2, 2, 3, 4), (2, 2, 5, 4)]), ("abc->", [(2, 3, 4)]), ("ij,j->i", [(3, 4), (4,)]),
+        ("ij,jk->ik", [(3, 4), (4, 5)]),
+        ("bij,bjk->bik", [(2, 3, 4), (2, 4, 5)]),
+        ("ij->ji", [(3, 4)]),
+        ("ii", [(4, 4)]),
+        ("ii->i", [(4, 4)]),
+        ("i,j->ij", [(3,), (4,)]),
+        ("ij,ij->", [(3, 4), (3, 4)]),
+        ("...ij,...jk->...ik", [(2, 3, 4), (4, 5)]),
+        ("ij,jk,kl->il", [(2, 3), (3, 4), (4, 5)]),
+        ("ij,jk", [(2, 3), (3, 4)]),
+        ("bhqd,bhkd->bhqk", [(2, 2, 3, 4), (2, 2, 5, 4)]),
+        ("abc->", [(2, 3, 4)]),
+        ("ij,j->i", [(3, 4), (4,)]),
     ],
-)  # fmt: skip
+)
 def test_einsum(equation, shapes):
     arrays = [np.random.default_rng(0).standard_normal(s).astype(np.float32) for s in shapes]
     same(Tensor.einsum(equation, *map(Tensor, arrays)), np.einsum(equation, *arrays), 1e-5)

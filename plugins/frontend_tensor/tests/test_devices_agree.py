@@ -1,4 +1,4 @@
-"""The same program on every device that opens here: equal bits where they are promised, close values elsewhere."""
+"""The same program on every device that opens here: equal bits where promised, else close values."""
 
 import numpy as np
 import pytest
@@ -29,9 +29,15 @@ def test_random_bits_are_the_interpreters(device):
     for name in ("INTERPRETER", device):
         with override(device=name):
             Tensor.manual_seed(42)
-            draws = [Tensor.rand(1001), Tensor.randn(3, 333), Tensor.uniform(500, low=-3, high=7),
-                     Tensor.normal(500, mean=2, std=3), Tensor.randint(500, low=-5, high=1000),
-                     Tensor.rand(77, dtype="float16"), Tensor.randperm(100)]  # fmt: skip
+            draws = [
+                Tensor.rand(1001),
+                Tensor.randn(3, 333),
+                Tensor.uniform(500, low=-3, high=7),
+                Tensor.normal(500, mean=2, std=3),
+                Tensor.randint(500, low=-5, high=1000),
+                Tensor.rand(77, dtype="float16"),
+                Tensor.randperm(100),
+            ]
             draws[0].realize(*draws[1:4])  # some together, some alone
             results.append([draw.numpy() for draw in draws])
     for expected, found in zip(*results, strict=True):
@@ -42,8 +48,14 @@ def test_random_bits_are_the_interpreters(device):
 def test_a_training_step_agrees(device):
     def train():
         Tensor.manual_seed(1)
-        model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), Tensor.relu, Tensor.max_pool2d,
-                              lambda x: x.flatten(1), nn.Linear(64, 5))  # fmt: skip
+        model = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1, bias=False),
+            nn.BatchNorm2d(4),
+            Tensor.relu,
+            Tensor.max_pool2d,
+            lambda x: x.flatten(1),
+            nn.Linear(64, 5),
+        )
         optimizer = nn.optim.AdamW(nn.state.get_parameters(model), lr=0.01)
         x, y = Tensor.randn(6, 1, 8, 8).realize(), Tensor.randint(6, low=0, high=5).realize()
 

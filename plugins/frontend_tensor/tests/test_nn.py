@@ -29,9 +29,15 @@ def arrays(*shapes):
 
 
 CONVOLUTIONS = [
-    {}, {"stride": 2}, {"padding": 1}, {"dilation": 2}, {"groups": 2}, {"stride": 3, "padding": 2},
-    {"stride": (2, 1), "padding": (0, 2), "dilation": (1, 2), "groups": 4}, {"padding": "same"},
-]  # fmt: skip
+    {},
+    {"stride": 2},
+    {"padding": 1},
+    {"dilation": 2},
+    {"groups": 2},
+    {"stride": 3, "padding": 2},
+    {"stride": (2, 1), "padding": (0, 2), "dilation": (1, 2), "groups": 4},
+    {"padding": "same"},
+]
 
 
 @needs_torch
@@ -69,10 +75,23 @@ def test_other_windows_as_pytorch():
 
 
 ACTIVATIONS = {
-    "relu": {}, "relu6": {}, "leaky_relu": {}, "elu": {"alpha": 0.7}, "sigmoid": {}, "logsigmoid": {}, "silu": {},
-    "gelu": {}, "softplus": {"beta": 2.0}, "softsign": {}, "mish": {}, "hardtanh": {}, "hardsigmoid": {},
-    "hardswish": {}, "glu": {}, "tanh": {},
-}  # fmt: skip
+    "relu": {},
+    "relu6": {},
+    "leaky_relu": {},
+    "elu": {"alpha": 0.7},
+    "sigmoid": {},
+    "logsigmoid": {},
+    "silu": {},
+    "gelu": {},
+    "softplus": {"beta": 2.0},
+    "softsign": {},
+    "mish": {},
+    "hardtanh": {},
+    "hardsigmoid": {},
+    "hardswish": {},
+    "glu": {},
+    "tanh": {},
+}
 
 
 @needs_torch
@@ -95,11 +114,16 @@ def test_gelu_tanh_as_pytorch():
 
 
 LOSSES = [
-    ("cross_entropy", {}), ("cross_entropy", {"ignore_index": 2}), ("cross_entropy", {"reduction": "sum"}),
-    ("cross_entropy", {"label_smoothing": 0.1}), ("cross_entropy", {"reduction": "none", "label_smoothing": 0.2}),
-    ("cross_entropy", {"weight": True}), ("cross_entropy", {"weight": True, "label_smoothing": 0.3}),
-    ("nll_loss", {}), ("nll_loss", {"weight": True, "reduction": "none"}),
-]  # fmt: skip
+    ("cross_entropy", {}),
+    ("cross_entropy", {"ignore_index": 2}),
+    ("cross_entropy", {"reduction": "sum"}),
+    ("cross_entropy", {"label_smoothing": 0.1}),
+    ("cross_entropy", {"reduction": "none", "label_smoothing": 0.2}),
+    ("cross_entropy", {"weight": True}),
+    ("cross_entropy", {"weight": True, "label_smoothing": 0.3}),
+    ("nll_loss", {}),
+    ("nll_loss", {"weight": True, "reduction": "none"}),
+]
 
 
 @needs_torch
@@ -209,11 +233,14 @@ def test_multihead_attention_as_pytorch():
 
 
 OPTIMIZERS = {
-    "SGD": [{"lr": 0.1}, {"lr": 0.1, "momentum": 0.9}, {"lr": 0.1, "momentum": 0.9, "nesterov": True,
-                                                          "weight_decay": 0.1}],
+    "SGD": [
+        {"lr": 0.1},
+        {"lr": 0.1, "momentum": 0.9},
+        {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
+    ],
     "Adam": [{"lr": 0.1}, {"lr": 0.1, "weight_decay": 0.1, "betas": (0.8, 0.9)}],
     "AdamW": [{"lr": 0.1}, {"lr": 0.1, "weight_decay": 0.3}],
-}  # fmt: skip
+}
 
 
 @needs_torch
@@ -249,7 +276,8 @@ def test_optimizer_misuse():
         nn.optim.SGD([weight]).step()
 
 
-# --- shapes that do not fit -----------------------------------------------------------------------------------
+# --- shapes that do not fit
+# -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -287,7 +315,8 @@ def test_devices():
         Tensor([1.0]).to("ZZZ")
 
 
-# --- model files ----------------------------------------------------------------------------------------------
+# --- model files
+# ----------------------------------------------------------------------------------------------
 
 
 def small_model():
@@ -307,7 +336,7 @@ def test_state_round_trip(tmp_path):
     assert [p.requires_grad for p in nn.state.get_parameters(other)] == [True] * 4
 
 
-@pytest.mark.parametrize("dtype", [d for d in dtypes.DATA], ids=str)
+@pytest.mark.parametrize("dtype", list(dtypes.DATA), ids=str)
 def test_every_dtype_survives_a_file(tmp_path, dtype):
     tensor = Tensor([0, 1, 1, 0, 1]).cast(dtype)
     file = tmp_path / "x.safetensors"
@@ -323,7 +352,7 @@ def test_states_that_do_not_fit():
     state = {name: tensor * 0 for name, tensor in nn.state.get_state_dict(model).items()}
     wrong = dict(state, **{"layers.0.wieght": state["layers.0.weight"]})
     del wrong["layers.0.weight"]
-    with pytest.raises(DataError, match="(?s)missing: layers.0.weight.*unexpected.*wieght.*did you mean"):
+    with pytest.raises(DataError, match=r"(?s)missing: layers.0.weight.*unexpected.*wieght.*did you mean"):
         nn.state.load_state_dict(model, wrong)
     with pytest.raises(ShapeError, match=r"layers.0.weight has shape \(2, 3\) in the model, \(3, 3\)"):
         nn.state.load_state_dict(model, dict(state, **{"layers.0.weight": Tensor.ones(3, 3)}))
@@ -360,7 +389,7 @@ def hostile_files():
 def test_hostile_files(tmp_path, name):
     file = tmp_path / "model.safetensors"
     file.write_bytes(hostile_files()[name])
-    with pytest.raises(DataError, match="model.safetensors"):
+    with pytest.raises(DataError, match=r"model\.safetensors"):
         dict(nn.state.safe_load(file))
 
 

@@ -91,7 +91,8 @@ def test_assigning_needs_a_fitting_value():
     assert x.tolist() == [2, 2]
 
 
-# --- symbolic sizes -------------------------------------------------------------------------------------------
+# --- symbolic sizes
+# -------------------------------------------------------------------------------------------
 
 
 def test_symbolic_sizes():
@@ -129,7 +130,8 @@ def test_bindings():
     assert (int(size + 1), int(2 * size), int(size - 1), int(10 - size), int(size // 2)) == (5, 8, 3, 6, 2)
 
 
-# --- random numbers -------------------------------------------------------------------------------------------
+# --- random numbers
+# -------------------------------------------------------------------------------------------
 
 
 def test_seeds():
@@ -201,7 +203,8 @@ def test_other_distributions():
     assert len(set(big)) == 3000
 
 
-# --- printing -------------------------------------------------------------------------------------------------
+# --- printing
+# -------------------------------------------------------------------------------------------------
 
 
 def test_printing_never_computes():
@@ -225,7 +228,7 @@ def test_bad_truth_and_items():
         bool(Tensor([1, 2]))
     with pytest.raises(ShapeError, match="item"):
         Tensor([1, 2]).item()
-    with pytest.raises(TinycoreError, match="needs? a float|bool tensors"):
+    with pytest.raises(TinycoreError, match="bool tensors"):
         -Tensor([True])
 
 

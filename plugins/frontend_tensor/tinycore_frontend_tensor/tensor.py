@@ -17,7 +17,7 @@ class Tensor(Differentiation):
     >>> from tinycore import Tensor
     >>> a = Tensor([[1.0, -2.0], [3.0, 4.0]])
     >>> (a @ a).relu().sum().item()
-    16.0
+    25.0
     """
 
     __slots__ = ()
