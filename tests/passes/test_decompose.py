@@ -396,6 +396,18 @@ def test_fused_multiply_add_rounds_once(dtype, arithmetic):
     assert same_bits(*fused(dtype, arithmetic, *products(dtype, size, random)))
 
 
+@pytest.mark.parametrize("dtype, arithmetic", [(dtypes.float32, None), *EXACT[-1:], (dtypes.float64, None)])
+def test_fused_multiply_add_beside_the_middle_of_two_floats(dtype, arithmetic):
+    """c + p with p a hair off half a unit of c: rounding twice would round the wrong way."""
+    unit = 2.0**-dtype.mantissa
+    c = np.array([1 + k * unit for k in range(4)] * 2, dtype.numpy)
+    a = np.full(8, unit / 2 * (1 + unit), dtype.numpy)
+    b = np.array([1 - unit] * 4 + [1 + unit] * 4, dtype.numpy)
+    signs = [(x, y) for x in (1, -1) for y in (1, -1)]
+    a, b, c = (np.concatenate(parts) for parts in zip(*[(a * x, b, c * y) for x, y in signs], strict=True))
+    assert same_bits(*fused(dtype, arithmetic, a, b, c))
+
+
 @pytest.mark.parametrize("dtype", [d for d in dtypes.DATA if d.is_float], ids=str)
 def test_fused_multiply_add_of_special_values(dtype):
     corners = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 3.0, float(np.sqrt(dtypes_max(dtype))) * 1.5]
