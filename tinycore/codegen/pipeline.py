@@ -153,7 +153,7 @@ UNLISTED = frozenset({ops.CONST, ops.PARAM, ops.VARIABLE, ops.IOTA, ops.SCRATCH}
 
 
 def index_dtype(kernel: UOp, target: Target) -> DType:
-    """The machine dtype of address arithmetic: the first width that holds every intermediate, else 64 bits."""
+    """The machine dtype of addresses: the first width that holds every intermediate, else 64 bits."""
     for bits in target.capabilities.index_bits:
         if bits == 64:
             break

@@ -1,7 +1,7 @@
 """What joins the compiler from outside (passes, rule files, a person's rules), and what watches it.
 
-A `Door` is one pass at one of the stages, whoever brought it; equal keys mean equal behaviour, so schedules and
-kernels are remembered by the keys of the doors that took part. A `PassRun` is what an observer is told.
+A `Door` is one pass at one of the stages, whoever brought it; equal keys mean equal behaviour, so schedules
+and kernels are remembered by the keys of the doors that took part. A `PassRun` is what an observer is told.
 
 >>> door = python_door("twice", lambda graph, context: graph)
 >>> door.id, door.module is None

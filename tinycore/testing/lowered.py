@@ -20,7 +20,7 @@ from tinycore.ir.ops import ELEMENTWISE, ops
 from tinycore.ir.target import Capabilities, Target
 from tinycore.ir.uop import UOp
 from tinycore.ir.verify import verify
-from tinycore.runtime.compiler import joined
+from tinycore.runtime.joined import joined
 from tinycore.schedule import CopyStep, KernelStep, Schedule, make_schedule, nbytes, number_buffers
 from tinycore.testing.compare import Runner
 
