@@ -9,9 +9,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 
+from tinycore.config import override
 from tinycore.errors import BackendUnavailable
 from tinycore.ir import UOp, dtypes, ops
 from tinycore.ir.verify import verify
+from tinycore.runtime.compiler import forget_loaded
 from tinycore.testing.compare import check
 from tinycore.testing.devices import PURE, runner, stored_dtypes
 from tinycore.testing.strategies import cases, contractions, operations
@@ -70,6 +72,22 @@ def test_contractions(device, number, count):
     @given(contractions(stored_dtypes(device)))
     def holds(case):
         check(case, run, device)
+
+    holds()
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_validation_finds_nothing(number):
+    """TINYCORE_VALIDATE=1: the interpreter runs every kernel before and after every pass."""
+    run = opened("CPU")
+    forget_loaded()
+
+    @seed(1000 + number)
+    @settings(max_examples=PART, deadline=None, database=None, print_blob=True, suppress_health_check=QUIET)
+    @given(cases(stored_dtypes("CPU")))
+    def holds(case):
+        with override(validate=True):
+            check(case, run, "CPU")
 
     holds()
 
