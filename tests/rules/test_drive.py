@@ -8,7 +8,7 @@ from tinycore import rules
 from tinycore.config import override
 from tinycore.errors import RuleError, RuleLoopError
 from tinycore.ir import UOp, dtypes, ops
-from tinycore.rules import origins
+from tinycore.rules import drive, origins
 
 N = UOp.variable("n", 1, 100)
 
@@ -110,6 +110,28 @@ def test_loop_in_top_down_at_one_node(load):
         module.groups["g"](A * 2)
 
 
+def test_loops_are_named_where_guards_ask_the_context(load):
+    module = load("""
+      group g(fixpoint) @requires(target) {
+        there: x * 2 if target.has(ADD) => x + x
+        back: x + x if target.has(MUL) => x * 2
+      }
+    """)
+    from types import SimpleNamespace
+
+    context = SimpleNamespace(target=SimpleNamespace(has=lambda op: True))
+    with pytest.raises(RuleLoopError, match="there and back"):
+        module.groups["g"](A * 2, context)
+
+
+@pytest.mark.parametrize("strategy", ["fixpoint", "top_down"])
+def test_many_rewrites_of_a_large_graph_are_no_loop(load, strategy):
+    module = load(f"group g({strategy}) {{ down: x * $c if c > 0 => x * (c - 1) }}")
+    node = UOp(ops.SINK, dtypes.void, tuple(leaf(slot) * 50 for slot in range(1000)))
+    result = module.groups["g"](node)
+    assert all(operand.src[1].value == 0 for operand in result.src)
+
+
 @pytest.mark.parametrize("strategy", ["fixpoint", "top_down"])
 def test_growth_runs_out_of_fuel_and_names_the_rule(load, strategy):
     module = load(f"group g({strategy}) {{ grow: x * $c => x * (c + 1)  idle: x - x => 0 }}")
@@ -147,12 +169,11 @@ def test_what_cannot_match_is_not_visited(load):
     node = A
     for _ in range(1000):
         node = -node
-    visited = []
     stage = module.passes["p"].stages[0]
-    memo = {}
     root = UOp(ops.SINK, dtypes.void, (node, leaf(5, dtypes.float32).alu(ops.SQRT)))
-    rules.module.drive.fixpoint(root, stage.table, stage.mask, None, None, memo, None)
-    assert len(memo) < 10, visited
+    run = drive.Run(stage.table, stage.mask, None, None)
+    assert drive.fixpoint(root, run) is not root
+    assert len(run.memo) < 10
 
 
 def test_permissions(load):

@@ -10,58 +10,72 @@ chain of `forward` is its trace.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tinycore.ir.uop import UOp, toposort
 
 Matcher = Callable[[UOp, Any], UOp | None]
 Table = list[Matcher | None]
+Chain = list[tuple[UOp, UOp]]
 
 FUEL, FUEL_A_NODE = 20_000, 400
 """Rewrites that a call may do: this many, or this many for every node of the input."""
 
 
 class Monitor(Protocol):
-    """What a driver tells about: loops, exhausted fuel, origins."""
+    """Makes the errors of a driver."""
 
-    def loop(self, chain: list[tuple[UOp, UOp]]) -> Exception:
+    def loop(self, run: Run, chain: Chain) -> Exception:
         """The error for rewrites that came back to where they were."""
-        ...
 
-    def exhausted(self, table: Table, context: Any, node: UOp, count: int) -> Exception:
+    def exhausted(self, run: Run, node: UOp, count: int) -> Exception:
         """The error for more rewrites than the fuel allows."""
-        ...
 
 
-def fuel_of(root: UOp) -> int:
-    """How many rewrites of a graph are still plausible."""
-    return max(FUEL, FUEL_A_NODE * len(toposort((root,))))
+@dataclass(slots=True)
+class Run:
+    """What one call of a driver works with.
+
+    Attributes
+    ----------
+    table, mask: the dispatch table, and the bits of the ops that have an entry.
+    context: handed to every function of the table.
+    monitor: makes the errors.
+    unite: told about every node and what replaces it, while origins are recorded.
+    memo: the final forms that are known; filled.
+    limit: rewrites until `more_fuel` is asked.
+    """
+
+    table: Table
+    mask: int
+    context: Any
+    monitor: Monitor
+    unite: Callable[[UOp, UOp], None] | None = None
+    memo: dict[UOp, UOp] = field(default_factory=dict)
+    limit: int = FUEL
+
+    def more_fuel(self, root: UOp, node: UOp, count: int) -> None:
+        """Set how many rewrites of a graph are plausible; raises when that many are done."""
+        if self.limit == FUEL:
+            self.limit = max(FUEL + 1, FUEL_A_NODE * len(toposort((root,))))
+        if count > self.limit:
+            raise self.monitor.exhausted(self, node, count)
+
+    def pending(self, forward: dict[UOp, UOp], start: UOp, stack: list[UOp]) -> Exception:
+        """The error for a node whose final form needs itself: the rewrites since its first visit."""
+        nodes = [node for node in dict.fromkeys(stack) if node in forward and node not in self.memo]
+        nodes = nodes[nodes.index(start) :] if start in nodes else nodes
+        return self.monitor.loop(self, [(node, forward[node]) for node in nodes])
 
 
-def _chain(
-    forward: dict[UOp, UOp], memo: dict[UOp, UOp], start: UOp, stack: list[UOp]
-) -> list[tuple[UOp, UOp]]:
-    """The pending rewrites from the first visit of `start` on."""
-    pending = [node for node in dict.fromkeys(stack) if node in forward and node not in memo]
-    if start in pending:
-        pending = pending[pending.index(start) :]
-    return [(node, forward[node]) for node in pending]
-
-
-def fixpoint(
-    root: UOp,
-    table: Table,
-    mask: int,
-    context: Any,
-    monitor: Monitor,
-    memo: dict[UOp, UOp],
-    unite: Callable[[UOp, UOp], None] | None,
-) -> tuple[UOp, int]:
+def fixpoint(root: UOp, run: Run) -> UOp:
     """Bottom-up to normal form: results are rewritten again until no rule matches anywhere."""
+    table, mask, context, unite, memo = run.table, run.mask, run.context, run.unite, run.memo
     forward: dict[UOp, UOp] = {}
     stack = [root]
     known = memo.get
-    count, limit, measured = 0, FUEL, False
+    count = 0
     while stack:
         node = stack[-1]
         if node in memo:
@@ -77,7 +91,7 @@ def fixpoint(
                 final = known(operand)
                 if final is None:
                     if operand in forward:
-                        raise monitor.loop(_chain(forward, memo, operand, stack))
+                        raise run.pending(forward, operand, stack)
                     stack.append(operand)
                     ready = False
                 elif final is not operand:
@@ -86,19 +100,14 @@ def fixpoint(
             continue
         current = node
         if changed:
-            current = UOp(
-                node.op, node.dtype, tuple([known(operand, operand) for operand in node.src]), node.arg
-            )
+            operands = tuple([known(operand, operand) for operand in node.src])
+            current = UOp(node.op, node.dtype, operands, node.arg)
             if unite is not None:
                 unite(node, current)
             final = known(current)
             if final is not None:
                 memo[node] = final
-                stack.pop()
                 continue
-            if current in forward:
-                forward[node] = current
-                raise monitor.loop(_chain(forward, memo, current, stack))
         match = table[current.op.number]
         result = match(current, context) if match is not None else None
         if result is None:
@@ -106,39 +115,27 @@ def fixpoint(
             stack.pop()
             continue
         count += 1
-        if count > limit:
-            if measured:
-                raise monitor.exhausted(table, context, current, count)
-            limit, measured = fuel_of(root), True
+        if count > run.limit:
+            run.more_fuel(root, current, count)
         if unite is not None:
             unite(current, result)
         final = known(result) if result.mask & mask else result
         if final is not None:
             memo[node] = memo[current] = final
-            stack.pop()
             continue
         if current is not node:
             forward[node] = current
             stack.append(current)
         forward[current] = result
         if result in forward:
-            raise monitor.loop(_chain(forward, memo, result, stack))
+            raise run.pending(forward, result, stack)
         stack.append(result)
-    return memo[root], count
+    return memo[root]
 
 
-def bottom_up(
-    root: UOp,
-    table: Table,
-    mask: int,
-    context: Any,
-    monitor: Monitor,
-    memo: dict[UOp, UOp],
-    unite: Callable[[UOp, UOp], None] | None,
-) -> tuple[UOp, int]:
+def bottom_up(root: UOp, run: Run) -> UOp:
     """Operands first, then the first rule that matches, once; results are not looked at again."""
-    count = 0
-    known = memo.get
+    table, mask, context, unite, memo = run.table, run.mask, run.context, run.unite, run.memo
     stack = [root]
     while stack:
         node = stack[-1]
@@ -147,44 +144,25 @@ def bottom_up(
             continue
         if not node.mask & mask:
             memo[node] = node
-            stack.pop()
             continue
-        missing = [operand for operand in node.src if known(operand) is None]
+        missing = [operand for operand in node.src if operand not in memo]
         if missing:
             stack.extend(missing)
             continue
-        stack.pop()
-        src = tuple([memo[operand] for operand in node.src])
-        current = node
-        if any(map(_differs, src, node.src)):
-            current = UOp(node.op, node.dtype, src, node.arg)
-            if unite is not None:
-                unite(node, current)
+        current = _rebuilt(node, run)
         match = table[current.op.number]
         result = match(current, context) if match is not None else None
-        if result is None:
-            memo[node] = current
-            continue
-        count += 1
-        memo[node] = result
-        if unite is not None:
+        memo[node] = current if result is None else result
+        if result is not None and unite is not None:
             unite(current, result)
-    return memo[root], count
+    return memo[root]
 
 
-def top_down(
-    root: UOp,
-    table: Table,
-    mask: int,
-    context: Any,
-    monitor: Monitor,
-    memo: dict[UOp, UOp],
-    unite: Callable[[UOp, UOp], None] | None,
-) -> tuple[UOp, int]:
+def top_down(root: UOp, run: Run) -> UOp:
     """A node first, again and again until no rule matches it; then the operands of the result."""
+    mask, memo = run.mask, run.memo
     forward: dict[UOp, UOp] = {}
-    count, limit, measured = 0, FUEL, False
-    known = memo.get
+    count = 0
     stack = [root]
     while stack:
         node = stack[-1]
@@ -193,51 +171,63 @@ def top_down(
             continue
         if not node.mask & mask:
             memo[node] = node
-            stack.pop()
             continue
         current = forward.get(node)
         if current is None:
-            current = node
-            steps: dict[UOp, UOp] = {}
-            while (match := table[current.op.number]) is not None:
-                result = match(current, context)
-                if result is None:
-                    break
-                count += 1
-                if count > limit:
-                    if measured:
-                        raise monitor.exhausted(table, context, current, count)
-                    limit, measured = fuel_of(root), True
-                if unite is not None:
-                    unite(current, result)
-                steps[current] = result
-                if result in steps:
-                    chain = list(steps.items())
-                    raise monitor.loop(chain[list(steps).index(result) :])
-                current = result
+            forward[node] = node
+            current, count = _head_normal(root, node, run, count)
             forward[node] = current
         missing = []
         for operand in current.src:
-            if known(operand) is None:
+            if operand not in memo:
                 if operand in forward:
-                    raise monitor.loop(_chain(forward, memo, operand, stack))
+                    raise run.pending(forward, operand, stack)
                 missing.append(operand)
         if missing:
             stack.extend(missing)
-            continue
-        stack.pop()
-        src = tuple([memo[operand] for operand in current.src])
-        if any(map(_differs, src, current.src)):
-            rebuilt = UOp(current.op, current.dtype, src, current.arg)
-            if unite is not None:
-                unite(current, rebuilt)
-            current = rebuilt
-        memo[node] = current
-    return memo[root], count
+        else:
+            memo[node] = _rebuilt(current, run)
+    return memo[root]
 
 
-def _differs(a: UOp, b: UOp) -> bool:
-    return a is not b
+def _head_normal(root: UOp, node: UOp, run: Run, count: int) -> tuple[UOp, int]:
+    """The node rewritten until no rule matches it, and how many rewrites there have been."""
+    steps: dict[UOp, UOp] = {}
+    while (match := run.table[node.op.number]) is not None:
+        result = match(node, run.context)
+        if result is None:
+            break
+        count += 1
+        if count > run.limit:
+            run.more_fuel(root, node, count)
+        if run.unite is not None:
+            run.unite(node, result)
+        steps[node] = result
+        if result in steps:
+            chain = list(steps.items())
+            raise run.monitor.loop(run, chain[list(steps).index(result) :])
+        node = result
+    return node, count
 
 
-DRIVERS = {"fixpoint": fixpoint, "bottom_up": bottom_up, "top_down": top_down}
+def _rebuilt(node: UOp, run: Run) -> UOp:
+    """The node on the final forms of its operands."""
+    src = tuple([run.memo[operand] for operand in node.src])
+    if all(map(_is, src, node.src)):
+        return node
+    result = UOp(node.op, node.dtype, src, node.arg)
+    if run.unite is not None:
+        run.unite(node, result)
+    return result
+
+
+def _is(a: UOp, b: UOp) -> bool:
+    return a is b
+
+
+DRIVERS: dict[str, Callable[[UOp, Run], UOp]] = {
+    "fixpoint": fixpoint,
+    "bottom_up": bottom_up,
+    "top_down": top_down,
+}
+"""The drivers by the names that strategies use."""

@@ -235,26 +235,23 @@ def _run(name: str, stage: Stage, root: UOp, context: Any, persistent: Memo | No
                 recorder.record(rule, before, after, name)
 
         table = stage.watched(watch)
-    memo: dict[UOp, UOp] = {}
+    run = drive.Run(table, stage.mask, context, Monitor(name, stage), origins.uniter())
     kept = None
     if persistent is not None and stage.pure and stage.strategy == "fixpoint" and not recorders:
         kept = persistent.of((stage.groups, stage.accept, getattr(context, "target", None)))
         for node in root.toposort():
             if node in kept:
                 final = kept[node]
-                memo[node] = final = node if final is None else final
-                memo[final] = final
-    monitor = Monitor(name, stage)
+                run.memo[node] = final = node if final is None else final
+                run.memo[final] = final
     try:
-        result, _ = drive.DRIVERS[stage.strategy](
-            root, table, stage.mask, context, monitor, memo, origins.uniter()
-        )
+        result = drive.DRIVERS[stage.strategy](root, run)
     except TinycoreError:
         raise
     except Exception as error:
         raise blame([group.code for group in stage.groups], error) from error
     if kept is not None:
-        for node, final in memo.items():
+        for node, final in run.memo.items():
             kept[node] = None if final is node else final
     return result
 
@@ -284,18 +281,18 @@ class Monitor:
     name: str
     stage: Stage
 
-    def _rule_of(self, node: UOp, context: Any = None) -> RuleInfo | None:
+    def _rule_of(self, node: UOp, context: Any) -> RuleInfo | None:
         found: list[RuleInfo] = []
         match = self.stage.watched(lambda before, after, rule: found.append(rule))[node.op.number]
         if match is not None:
             match(node, context)
         return found[0] if found else None
 
-    def loop(self, chain: list[tuple[UOp, UOp]], context: Any = None) -> RuleLoopError:
+    def loop(self, run: drive.Run, chain: drive.Chain) -> RuleLoopError:
         """The error for a cycle; one line a rewrite."""
         lines = []
         for before, after in chain:
-            rule = None if before is after else self._rule_of(before, context)
+            rule = None if before is after else self._rule_of(before, run.context)
             if rule is not None:
                 lines.append(f"{rule}: {_short(before)} -> {_short(after)}")
         names = " and ".join(dict.fromkeys(line.split(" ")[0] for line in lines)) or "the rules"
@@ -305,7 +302,7 @@ class Monitor:
             hint="make one of them stricter with a guard, or remove it",
         )
 
-    def exhausted(self, table: drive.Table, context: Any, node: UOp, count: int) -> RuleLoopError:
+    def exhausted(self, run: drive.Run, node: UOp, count: int) -> RuleLoopError:
         """The error for spent fuel: goes on for a while and counts which rules run."""
         counts: Counter[RuleInfo] = Counter()
         samples: dict[RuleInfo, tuple[UOp, UOp]] = {}
@@ -317,9 +314,8 @@ class Monitor:
                 raise _Enough
 
         with contextlib.suppress(_Enough, RuleLoopError):
-            drive.DRIVERS[self.stage.strategy](
-                node, self.stage.watched(watch), self.stage.mask, context, self, {}, None
-            )
+            again = drive.Run(self.stage.watched(watch), run.mask, run.context, self)
+            drive.DRIVERS[self.stage.strategy](node, again)
         lines = [
             f"{rule} ran {number} of the last {sum(counts.values())} times: "
             f"{_short(samples[rule][0])} -> {_short(samples[rule][1])}"
