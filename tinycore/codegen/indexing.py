@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from tinycore.codegen.linearize import TRUE
+from tinycore.codegen.nest import TRUE
 from tinycore.errors import CompileError
 from tinycore.ir import Shape, UOp, dims, dtypes, ops
 from tinycore.ir.ops import Op

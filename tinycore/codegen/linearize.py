@@ -14,49 +14,27 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 from tinycore.codegen.affine import Affine, affine
+from tinycore.codegen.nest import (
+    GRID_KINDS,
+    Block,
+    Environment,
+    constant_bound,
+    flatten,
+    id_of,
+    kind_of,
+    loops_among,
+)
 from tinycore.errors import CompileError
 from tinycore.ir import DType, Target, UOp, dtypes, ops
+from tinycore.ir.monoids import identity
 from tinycore.ir.ops import Op
-
-LOOP_KINDS = frozenset({"loop", "ordered", "reduce"})
-GRID_KINDS = frozenset({"global", "local"})
-Environment = tuple[tuple[UOp, int], ...]
-"""Values of the unroll ranges, sorted by range id."""
-
-TRUE = UOp.const(dtypes.bool_, True)
 
 
 def linearize(kernel: UOp, target: Target, index_dtype: DType) -> UOp:
     """The LINEAR node of a kernel. `index_dtype` is the machine dtype of address arithmetic."""
     return _Linearizer(target, index_dtype).run(kernel)
-
-
-@dataclass(eq=False)
-class _Block:
-    """One open loop: what was put into it so far."""
-
-    kernel_range: UOp | None
-    opening: UOp | None
-    items: list[UOp | _Block] = field(default_factory=list)
-    placed: set[UOp] = field(default_factory=set)
-    values: dict[tuple[UOp, Environment], UOp] = field(default_factory=dict)
-    barrier: bool = False
-
-
-def _kind(node: UOp) -> str:
-    return str(node.arg[1])
-
-
-def _id(node: UOp) -> int:
-    return int(node.arg[0])
-
-
-def _loops(ranges: Iterable[UOp]) -> list[UOp]:
-    """Those ranges that are real loops, outermost first."""
-    return sorted((node for node in ranges if _kind(node) in LOOP_KINDS), key=_id)
 
 
 class _Linearizer:
@@ -65,7 +43,7 @@ class _Linearizer:
     def __init__(self, target: Target, index_dtype: DType) -> None:
         self.target = target
         self.index_dtype = index_dtype
-        self.path: list[_Block] = [_Block(None, None)]
+        self.path: list[Block] = [Block(None, None)]
         self.depth: dict[UOp, int] = {}
         self.range_depth: dict[UOp, int] = {}
         self.opened = itertools.count()
@@ -80,18 +58,18 @@ class _Linearizer:
         )
         self._open_grid(kernel)
         for statement in kernel.src:
-            self._nest(_loops(statement.ranges))
+            self._nest(loops_among(statement.ranges))
             self._store(statement)
         self._close_to(0)
         flat: list[UOp] = []
-        _flatten(self.path[0], flat)
+        flatten(self.path[0], flat)
         return UOp(ops.LINEAR, dtypes.void, tuple(flat), kernel.arg)
 
     def _open_grid(self, kernel: UOp) -> None:
         """Grid and work-item ids are read once, at the top."""
-        grid = [node for node in kernel.toposort() if node.op is ops.RANGE and _kind(node) in GRID_KINDS]
+        grid = [node for node in kernel.toposort() if node.op is ops.RANGE and kind_of(node) in GRID_KINDS]
         for kind in ("global", "local"):
-            for axis, node in enumerate(sorted((n for n in grid if _kind(n) == kind), key=_id)):
+            for axis, node in enumerate(sorted((n for n in grid if kind_of(n) == kind), key=id_of)):
                 bound = self._value(node.src[0], ())
                 value = UOp(ops.RANGE, self.index_dtype, (bound,), (axis, kind))
                 self._place(value, 0)
@@ -103,8 +81,8 @@ class _Linearizer:
         """Open loops inside the innermost one."""
         for kernel_range in loops:
             bound = self._value(kernel_range.src[0], ())
-            opening = UOp(ops.RANGE, self.index_dtype, (bound,), (next(self.opened), _kind(kernel_range)))
-            self.path.append(_Block(kernel_range, opening))
+            opening = UOp(ops.RANGE, self.index_dtype, (bound,), (next(self.opened), kind_of(kernel_range)))
+            self.path.append(Block(kernel_range, opening))
             self.depth[opening] = self.range_depth[kernel_range] = len(self.path) - 1
 
     def _close_to(self, depth: int) -> None:
@@ -150,13 +128,13 @@ class _Linearizer:
         if node.op not in (ops.STORE, ops.END):
             raise CompileError(f"{node.op.name} is not a statement of a kernel", where=repr(node))
         kept = self._suspend(depth)
-        self._enter(_loops(node.src[1:]) if node.op is ops.END else ())
+        self._enter(loops_among(node.src[1:]) if node.op is ops.END else ())
         result = self._store(node.src[0] if node.op is ops.END else node)
         self._close_to(depth)
         self._resume(kept)
         return result
 
-    def _suspend(self, depth: int) -> list[_Block]:
+    def _suspend(self, depth: int) -> list[Block]:
         """Set aside the loops inside `depth`, so that a sibling loop can be written before them."""
         kept = self.path[depth + 1 :]
         del self.path[depth + 1 :]
@@ -165,7 +143,7 @@ class _Linearizer:
             del self.range_depth[block.kernel_range]
         return kept
 
-    def _resume(self, kept: list[_Block]) -> None:
+    def _resume(self, kept: list[Block]) -> None:
         for block in kept:
             assert block.kernel_range is not None
             self.path.append(block)
@@ -210,14 +188,14 @@ class _Linearizer:
     def _unrolled(self, node: UOp) -> tuple[UOp, ...]:
         found = self.unrolls.get(node)
         if found is None:
-            found = tuple(sorted((r for r in node.ranges if _kind(r) == "unroll"), key=_id))
+            found = tuple(sorted((r for r in node.ranges if kind_of(r) == "unroll"), key=id_of))
             self.unrolls[node] = found
         return found
 
     def _environments(self, node: UOp) -> list[Environment]:
         """Every combination of the unroll ranges that a node depends on."""
         unrolled = self._unrolled(node)
-        bounds = [range(_const(r.src[0])) for r in unrolled]
+        bounds = [range(constant_bound(r.src[0])) for r in unrolled]
         return [tuple(zip(unrolled, values, strict=True)) for values in itertools.product(*bounds)]
 
     def _restrict(self, node: UOp, environment: Environment) -> Environment:
@@ -290,11 +268,11 @@ class _Linearizer:
         return self.index_dtype if node.dtype is dtypes.index else node.dtype
 
     def _range(self, node: UOp, environment: Environment) -> UOp:
-        kind = _kind(node)
+        kind = kind_of(node)
         if kind == "unroll":
             return UOp.const(self.index_dtype, dict(environment)[node])
         if kind == "vector":
-            return UOp(ops.IOTA, self.index_dtype, (), _const(node.src[0]))
+            return UOp(ops.IOTA, self.index_dtype, (), constant_bound(node.src[0]))
         if kind in GRID_KINDS:
             return self.path[0].values[node, ()]
         if node not in self.range_depth:
@@ -332,8 +310,8 @@ class _Linearizer:
         for atom, factor in form.terms:
             if atom in values:
                 constant += factor * values[atom]
-            elif atom.op is ops.RANGE and _kind(atom) == "vector":
-                lanes = factor, _const(atom.src[0])
+            elif atom.op is ops.RANGE and kind_of(atom) == "vector":
+                lanes = factor, constant_bound(atom.src[0])
             else:
                 terms.append((atom, factor))
         base = self._sum(Affine(tuple(terms), 0), environment)
@@ -411,14 +389,14 @@ class _Linearizer:
         """One loop nest for all copies of a reduction; the results are known to its block afterwards."""
         op: Op = node.arg[0]
         consumed = node.src[1:]
-        loops = _loops(consumed)
-        copies = sorted((r for r in consumed if _kind(r) == "unroll"), key=_id)
-        lanes = [_const(r.src[0]) for r in consumed if _kind(r) == "vector"]
+        loops = loops_among(consumed)
+        copies = sorted((r for r in consumed if kind_of(r) == "unroll"), key=id_of)
+        lanes = [constant_bound(r.src[0]) for r in consumed if kind_of(r) == "vector"]
         depth = self._home(node.ranges)
         environments = self._environments(node)
         inner = [
             tuple(zip(copies, values, strict=True))
-            for values in itertools.product(*[range(_const(r.src[0])) for r in copies])
+            for values in itertools.product(*[range(constant_bound(r.src[0])) for r in copies])
         ]
         # Few results: each copy keeps its own accumulator, to hide the latency of the operation.
         separate = len(environments) < 8 and len(inner) > 1
@@ -435,7 +413,7 @@ class _Linearizer:
         self._enter(loops)
         for copy in inner:
             for env in environments:
-                both = tuple(sorted(env + copy, key=lambda pair: _id(pair[0])))
+                both = tuple(sorted(env + copy, key=lambda pair: id_of(pair[0])))
                 accumulator = accumulators[env, copy if separate else ()]
                 self._accumulate(op, node.src[0], accumulator, both, width)
         innermost = self.path[-1].opening if loops else None
@@ -479,46 +457,10 @@ class _Linearizer:
         self.path[depth].items.append(update)
 
     def _free_lanes(self, node: UOp) -> int:
-        vectors = [r for r in node.ranges if _kind(r) == "vector"]
+        vectors = [r for r in node.ranges if kind_of(r) == "vector"]
         if len(vectors) > 1:
             raise CompileError("a value depends on two vector ranges", where=repr(node))
-        return _const(vectors[0].src[0]) if vectors else 0
+        return constant_bound(vectors[0].src[0]) if vectors else 0
 
 
 _AFFINE = frozenset({ops.ADD, ops.SUB, ops.MUL, ops.NEG})
-
-
-def _const(node: UOp) -> int:
-    if not node.is_const:
-        raise CompileError("a range bound to lanes needs a constant bound", where=repr(node))
-    return int(node.arg[0])
-
-
-def identity(op: Op, dtype: DType) -> bool | int | float:
-    """The value that leaves the other operand of a monoid alone.
-
-    >>> identity(ops.MAX, dtypes.float32), identity(ops.MUL, dtypes.int8), identity(ops.AND, dtypes.uint8)
-    (-inf, 1, 255)
-    """
-    if op.identity == "zero":
-        return 0
-    if op.identity == "one":
-        return 1
-    if op.identity == "min":
-        return dtype.min
-    if op.identity == "max":
-        return dtype.max
-    if op.identity == "ones":
-        return dtype.max if dtype.kind in ("bool", "uint") else -1
-    raise CompileError(f"{op.name} is not a monoid")
-
-
-def _flatten(block: _Block, out: list[UOp]) -> None:
-    for item in block.items:
-        if isinstance(item, _Block):
-            assert item.opening is not None
-            out.append(item.opening)
-            _flatten(item, out)
-            out.append(UOp(ops.END, dtypes.void, (item.opening,)))
-        else:
-            out.append(item)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinycore.codegen.linearize import TRUE
+from tinycore.codegen.nest import TRUE
 from tinycore.errors import CompileError
 from tinycore.ir import UOp, dtypes, ops
 

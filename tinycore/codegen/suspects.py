@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tinycore.codegen.linearize import TRUE
+from tinycore.codegen.nest import TRUE
 from tinycore.codegen.samples import LARGEST, Precision, Sample, difference, signed_zeros
 from tinycore.errors import InterpretError, TinycoreError
 from tinycore.interpret import interpret, interpret_kernel

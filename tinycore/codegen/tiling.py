@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tinycore.codegen.linearize import TRUE, identity
+from tinycore.codegen.nest import TRUE
 from tinycore.codegen.staging import GroupReduce, Stage, group_reduce, stage
 from tinycore.errors import CompileError
 from tinycore.ir import UOp, dtypes, ops, toposort
+from tinycore.ir.monoids import identity
 
 Tail = Literal["bound", "peel", "peel mask", "mask"]
 ZERO = UOp.const(dtypes.index, 0)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tinycore.errors import BindingError, InterpretError
 from tinycore.interpret.conversions import cast
+from tinycore.ir import monoids
 from tinycore.ir.dtypes import DType
 from tinycore.ir.ops import Op, ops
 from tinycore.ir.uop import Dim, Shape, UOp, toposort
@@ -43,13 +44,7 @@ def monoid(op: Op, dtype: DType) -> Any:
 
 def identity(op: Op, dtype: DType) -> Array:
     """The value that leaves the other operand alone, as a 0-d array."""
-    kind = op.identity
-    value = {"zero": 0, "one": 1, "min": dtype.min, "max": dtype.max}.get(kind or "")
-    if kind == "ones":
-        value = True if dtype.kind == "bool" else dtype.max if dtype.kind == "uint" else -1
-    if value is None:
-        raise InterpretError(f"{op.name} has no identity")
-    return constant(dtype, dtype.to_bits(value))
+    return constant(dtype, dtype.to_bits(monoids.identity(op, dtype)))
 
 
 def constant(dtype: DType, bits: int) -> Array:

@@ -1,0 +1,61 @@
+"""Loop nests under construction: blocks of statements, and small questions about ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tinycore.errors import CompileError
+from tinycore.ir import UOp, dtypes, ops
+
+LOOP_KINDS = frozenset({"loop", "ordered", "reduce"})
+GRID_KINDS = frozenset({"global", "local"})
+TRUE = UOp.const(dtypes.bool_, True)
+Environment = tuple[tuple[UOp, int], ...]
+"""Values of the unroll ranges, sorted by range id."""
+
+
+@dataclass(eq=False)
+class Block:
+    """One open loop: what was put into it so far."""
+
+    kernel_range: UOp | None
+    opening: UOp | None
+    items: list[UOp | Block] = field(default_factory=list)
+    placed: set[UOp] = field(default_factory=set)
+    values: dict[tuple[UOp, Environment], UOp] = field(default_factory=dict)
+    barrier: bool = False
+
+
+def kind_of(node: UOp) -> str:
+    """What a RANGE is bound to."""
+    return str(node.arg[1])
+
+
+def id_of(node: UOp) -> int:
+    """The id of a RANGE: its place in the nest."""
+    return int(node.arg[0])
+
+
+def loops_among(ranges: Iterable[UOp]) -> list[UOp]:
+    """Those ranges that are real loops, outermost first."""
+    return sorted((node for node in ranges if kind_of(node) in LOOP_KINDS), key=id_of)
+
+
+def constant_bound(node: UOp) -> int:
+    """The bound of a range that becomes lanes. Raises CompileError when it is not a constant."""
+    if not node.is_const:
+        raise CompileError("a range bound to lanes needs a constant bound", where=repr(node))
+    return int(node.arg[0])
+
+
+def flatten(block: Block, out: list[UOp]) -> None:
+    """The statements of a nest as one list, loops opened by their RANGE and closed by END."""
+    for item in block.items:
+        if isinstance(item, Block):
+            assert item.opening is not None
+            out.append(item.opening)
+            flatten(item, out)
+            out.append(UOp(ops.END, dtypes.void, (item.opening,)))
+        else:
+            out.append(item)
