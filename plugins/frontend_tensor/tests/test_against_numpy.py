@@ -313,6 +313,8 @@ def test_other_reductions():
     same(Tensor(x[:, ::-1]).cummax(1)[0], np.maximum.accumulate(x[:, ::-1], 1))
     same(Tensor(x / 9).logsumexp(1), np.log(np.exp(x / 9).sum(1)), 1e-6)
     same(Tensor(x).softmax(-1).sum(-1), np.ones((3, 4), np.float32), 1e-6)
+    same(Tensor(x).std(1), x.std(1, ddof=1), 1e-5)
+    same(Tensor(x).var(correction=2), x.var(ddof=2), 1e-4)
     same(Tensor(x).norm(dim=1), np.linalg.norm(x, axis=1), 1e-6)
     assert Tensor([1, 2], dtype="int8").sum().dtype is dtypes.int64
     assert Tensor([True, True]).sum().item() == 2

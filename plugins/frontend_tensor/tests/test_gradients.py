@@ -235,6 +235,15 @@ def test_backward_after_dropout_was_read():
     np.testing.assert_array_equal(x.grad.numpy(), dropped.numpy())
 
 
+def test_backward_after_the_random_counter_moved_on():
+    x = Tensor.ones(50, requires_grad=True)
+    loss = x.dropout(0.5, training=True).sum()
+    value = loss.item()
+    assert Tensor.rand(3).numpy().shape == (3,)
+    loss.backward()
+    assert x.grad.numpy().sum() == value
+
+
 def test_changed_parameters_are_noticed():
     model = nn.Linear(40, 3)
     optimizer = nn.optim.SGD(nn.state.get_parameters(model), lr=0.1)

@@ -162,7 +162,7 @@ class Movement(Conversion):
         bindings = merge([found for _, found in amounts])
         lists = [(shape[0], shape[1]) for shape, _ in amounts]
         padded = source._move(graph.pad(source.uop, lists), bindings)
-        if value == 0 and not (isinstance(value, float) and str(value) == "-0.0"):
+        if padded.uop is source.uop or (value == 0 and str(value) != "-0.0"):
             return padded
         if self.dtype.kind != "float" and isinstance(value, float) and value != int(value):
             raise DTypeError(

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from tinycore.errors import ShapeError
 from tinycore.ir import DType, Op, dtypes, ops
-from tinycore_frontend_tensor import graph, modes
+from tinycore_frontend_tensor import graph
 from tinycore_frontend_tensor.conversion import as_dtype
 from tinycore_frontend_tensor.core import DEFAULT_INT
 from tinycore_frontend_tensor.creation import Creation
@@ -167,15 +167,9 @@ class Reduction(Creation):
         return self._node(graph.scan(self.uop.cast(wide), ops.ADD, axis).cast(target))
 
     def cumprod(self, dim: int = 0) -> Self:
-        """The running product along an axis. Where gradients are needed it costs the square of the axis."""
+        """The running product along an axis."""
         axis = self._axis(dim, "cumprod")
-        if self.requires_grad and modes.gradients_recorded():
-            last = self.transpose(axis, -1)
-            size = last.shape[-1]
-            index = type(self).arange_of(size, dtypes.int32)
-            earlier = index.unsqueeze(0) <= index.unsqueeze(1)
-            return earlier.where(last.unsqueeze(-2), 1).prod(-1).transpose(axis, -1)
-        return self._node(graph.scan(self.uop.cast(self._sum_dtype()), ops.MUL, self._axis(dim, "cumprod")))
+        return self._node(graph.scan(self.uop.cast(self._sum_dtype()), ops.MUL, axis))
 
     # --- counts that other layers need --------------------------------------------------------------------
 
