@@ -232,6 +232,17 @@ def test_lane_reductions_are_trees(lines, dialect):
     assert "data1[0] = (val0[0] + val0[2]) + (val0[1] + val0[3]);" in text
 
 
+@pytest.mark.parametrize("op, sign", [
+    (ops.LE, "<="), (ops.LT, "<"), (ops.EQ, "=="), (ops.NE, "!="), (ops.ADD, "+"), (ops.DIV, "/")], ids=str)
+def test_operands_keep_their_parentheses(lines, dialect, op, sign):
+    x, out = lines.buffer(0), lines.buffer(1)
+    zero = UOp.const(dtypes.float32, 0.0)
+    parts = [lines.add((lines.load(x, k) < 1.0).where(lines.load(x, k + 2), zero)) for k in (0, 1)]
+    lines.store(out, 0, lines.add(parts[0].alu(op, parts[1])).cast(dtypes.float32))
+    first, second = (f"((data0[{k}] < 1.0f) ? data0[{k + 2}] : 0.0f)" for k in (0, 1))
+    assert f"{first} {sign} {second}" in lines.text(dialect)
+
+
 def test_helpers_that_are_used_come_first(lines, dialect):
     x = lines.buffer(0)
     lines.store(x, 0, UOp(ops.ERF, dtypes.float32, (lines.load(x, 0),)))

@@ -45,7 +45,7 @@ class Dialect:
     Attributes
     ----------
     name: for error messages.
-    rules: groups of render rules, most specific first.
+    rules: groups of render rules, most specific first; the common one stands last.
     types: the scalar type of each dtype that a register can hold, by dtype name.
     memory_types: what differs from `types` in memory.
     bits: dtypes that registers hold as the bits of another dtype, because there is no arithmetic on them.
@@ -269,18 +269,13 @@ class _Writer:
     def _placed(self, match: re.Match[str], marked: str) -> str:
         """A waiting value where a template wants it, without parentheses where it stands alone."""
         text = self._take(self.marked[int(match[1])])
-        opened = marked.endswith(("(", "[", "= "), 0, match.start())
+        opened = marked.endswith(("(", "[", " = "), 0, match.start())
         closed = marked.startswith((")", "]", ";", ","), match.end())
         return strip(text) if opened and closed else text
 
     def _ask(self, node: UOp) -> str:
-        if node.op.elementwise and node.op not in _ON_BITS:
-            for operand in (node, *node.src):
-                if operand.dtype.name in self.dialect.bits:
-                    what = f"{self.dialect.name} has no {node.op.name} of {operand.dtype}"
-                    hint = "compute in a wider dtype: see Capabilities.arithmetic"
-                    raise CompileError(what, where=repr(node), hint=hint)
-        for group in self.dialect.rules:
+        own, common = self.dialect.rules[:-1], self.dialect.rules[-1]
+        for group in own if self._on_bits(node) else (*own, common):
             text = group.match(node, self._mention, self.context)
             if text is not None:
                 return text
@@ -288,8 +283,14 @@ class _Writer:
         raise CompileError(
             f"{self.dialect.name} has no render rule for {node.op.name}({operands}) of {node.dtype}",
             where=repr(node),
-            hint="leave the op out of the target's capabilities, or add a rule to the dialect",
+            hint="leave it out of the target's capabilities, or add a rule to the dialect",
         )
+
+    def _on_bits(self, node: UOp) -> bool:
+        """Whether an op computes with a value that is held as bits, which the common rules would not notice."""
+        if not node.op.elementwise or node.op in _ON_BITS:
+            return False
+        return any(operand.dtype.name in self.dialect.bits for operand in (node, *node.src))
 
     def _mention(self, operand: UOp) -> str:
         """What a template writes for an operand: a mark for a value that may still move, else its name."""
@@ -387,7 +388,7 @@ class _Writer:
             for pair in pairs:
                 self.uses[pair] = 1
                 self._value(pair)
-            parts = [*pairs, *parts[len(pairs):half]]
+            parts = [*pairs, *parts[len(pairs) : half]]
         return self._take(parts[0])
 
     def _addresses(self, index: UOp, lanes: int) -> list[UOp]:
