@@ -28,6 +28,8 @@ def test_documents_have_examples():
 
 def test_links_and_files_exist():
     for document in DOCUMENTS:
-        for name in re.findall(r"`((?:docs|specs|examples|passes|tinycore)/[\w/]+\.(?:md|py|rules))`",
-                               document.read_text(encoding="utf-8")):
+        for name in re.findall(
+            r"`((?:docs|specs|examples|passes|tinycore)/[\w/]+\.(?:md|py|rules))`",
+            document.read_text(encoding="utf-8"),
+        ):
             assert (ROOT / name).exists() or (ROOT / "tinycore" / name).exists(), f"{document.name}: {name}"

@@ -30,12 +30,19 @@ def lower(
 def assemble(kernel: UOp, linear: UOp) -> Program:
     """A LINEAR with its arguments and its grid."""
     below = linear.toposort()
-    parameters = sorted({node for node in kernel.toposort() if node.op is ops.PARAM}, key=lambda p: int(p.arg[0]))
+    parameters = sorted(
+        {node for node in kernel.toposort() if node.op is ops.PARAM}, key=lambda p: int(p.arg[0])
+    )
     if [p.arg[0] for p in parameters] != list(range(len(parameters))):
         raise CompileError("the parameters of a kernel are not numbered 0, 1, ...", where=repr(kernel))
-    variables = sorted({_symbol(node) for node in below if node.op is ops.VARIABLE}, key=lambda v: str(v.arg[0]))
-    written = frozenset(int(_memory(node.src[0]).arg[0]) for node in below
-                        if node.op is ops.STORE and _memory(node.src[0]).op is ops.PARAM)
+    variables = sorted(
+        {_symbol(node) for node in below if node.op is ops.VARIABLE}, key=lambda v: str(v.arg[0])
+    )
+    written = frozenset(
+        int(_memory(node.src[0]).arg[0])
+        for node in below
+        if node.op is ops.STORE and _memory(node.src[0]).op is ops.PARAM
+    )
     return Program(
         name=kernel_name(kernel),
         linear=linear,
@@ -61,7 +68,9 @@ def _memory(buffer: UOp) -> UOp:
 
 def grid_of(linear: UOp, kind: str) -> tuple[Dim, ...]:
     """Bounds of the `global` or `local` ranges of a program, in the order of their dimensions."""
-    ranges = sorted((n for n in linear.src if n.op is ops.RANGE and n.arg[1] == kind), key=lambda n: int(n.arg[0]))
+    ranges = sorted(
+        (n for n in linear.src if n.op is ops.RANGE and n.arg[1] == kind), key=lambda n: int(n.arg[0])
+    )
     return tuple([dims.to_dim(_as_index(node.src[0])) for node in ranges])
 
 
@@ -87,7 +96,9 @@ def operations(kernel: UOp) -> Dim:
     for node in kernel.toposort():
         if node.op is ops.REDUCE and node.dtype.is_float:
             total = dims.add(total, dims.product(node.src[0].shape))
-        elif node.op.elementwise and node.dtype.is_float and node.op not in (ops.CAST, ops.WHERE, ops.BITCAST):
+        elif (
+            node.op.elementwise and node.dtype.is_float and node.op not in (ops.CAST, ops.WHERE, ops.BITCAST)
+        ):
             total = dims.add(total, dims.product(node.shape))
     return total
 
@@ -95,6 +106,12 @@ def operations(kernel: UOp) -> Dim:
 def kernel_name(kernel: UOp) -> str:
     """A C identifier that says what the kernel does, its output shape and a digest of its content."""
     value = kernel.src[-1].src[-1]
-    kind = "r" if kernel.mask & ops.REDUCE.bit else "s" if kernel.mask & (ops.SCATTER.bit | ops.SCAN.bit) else "e"
+    kind = (
+        "r"
+        if kernel.mask & ops.REDUCE.bit
+        else "s"
+        if kernel.mask & (ops.SCATTER.bit | ops.SCAN.bit)
+        else "e"
+    )
     shape = "_".join(re.sub(r"\W+", "", str(dim) if isinstance(dim, int) else "n") for dim in value.shape)
     return f"{kind}_{shape or 'scalar'}_{digest(kernel)[:8]}"

@@ -40,7 +40,9 @@ class Ranges:
 
     def loops(self, shape: Shape, ordered: frozenset[int] = frozenset()) -> tuple[UOp, ...]:
         """A range for every axis of a store."""
-        return tuple([self.fresh(size, "ordered" if axis in ordered else "loop") for axis, size in enumerate(shape)])
+        return tuple(
+            [self.fresh(size, "ordered" if axis in ordered else "loop") for axis, size in enumerate(shape)]
+        )
 
     def reduce_ranges(self, node: UOp) -> dict[int, UOp]:
         """The ranges of the REDUCE that an INDEX node reads; every use has loops of its own."""
@@ -113,7 +115,12 @@ def _repeated(op: Op, at: UOp, update: UOp, loops: tuple[UOp, ...], ranges: Rang
     unused = [loop for loop in loops if loop is not ZERO and loop not in at.ranges | update.ranges]
     if not unused:
         return update
-    return UOp(ops.REDUCE, update.dtype, (update, *[ranges.fresh(loop.src[0], "reduce") for loop in unused]), (op, ()))
+    return UOp(
+        ops.REDUCE,
+        update.dtype,
+        (update, *[ranges.fresh(loop.src[0], "reduce") for loop in unused]),
+        (op, ()),
+    )
 
 
 def _scatter(statement: UOp, ranges: Ranges) -> UOp:

@@ -235,7 +235,9 @@ class _Linearizer:
 
     def _direct(self, node: UOp) -> tuple[UOp, ...]:
         """Operands that are plain values and that `_build` would otherwise reach by recursion."""
-        if not node.op.elementwise or (node.dtype is dtypes.index and node.op in _AFFINE and len(node.ranges)):
+        if not node.op.elementwise or (
+            node.dtype is dtypes.index and node.op in _AFFINE and len(node.ranges)
+        ):
             return ()
         return tuple([s for s in node.src if s.op.elementwise and not self._volatile(s)])
 
@@ -258,7 +260,9 @@ class _Linearizer:
             statements = tuple([self._statement(s) for s in node.src[1:]])
             depth = max([self.depth.get(s, 0) for s in statements], default=0)
             depth = min(depth, self._home(node.ranges))
-            return self._place(UOp(op, node.dtype, (self._value(node.src[0], environment), *statements)), depth)
+            return self._place(
+                UOp(op, node.dtype, (self._value(node.src[0], environment), *statements)), depth
+            )
         if node.dtype is dtypes.index and op in _AFFINE and affine(node).factor(node) == 0:
             base, lanes = self._affine_value(node, environment)
             return self._with_lanes(base, *lanes) if lanes else base
@@ -320,7 +324,9 @@ class _Linearizer:
             if base is None:
                 base = offset
             elif base.shape:
-                base = self._place(UOp(ops.ADD, self.index_dtype, (base, self._splat(offset, int(base.shape[0])))))  # type: ignore[arg-type]
+                base = self._place(
+                    UOp(ops.ADD, self.index_dtype, (base, self._splat(offset, int(base.shape[0]))))
+                )  # type: ignore[arg-type]
             else:
                 base = self._place(UOp(ops.ADD, self.index_dtype, (base, offset)))
         if lanes and base.shape:  # another atom has lanes of its own: one value with lanes
@@ -351,7 +357,9 @@ class _Linearizer:
     def _with_lanes(self, base: UOp, stride: int, lanes: int) -> UOp:
         iota: UOp = UOp(ops.IOTA, self.index_dtype, (), lanes)
         if stride != 1:
-            iota = self._place(UOp(ops.MUL, self.index_dtype, (iota, UOp.const(self.index_dtype, stride, (lanes,)))))
+            iota = self._place(
+                UOp(ops.MUL, self.index_dtype, (iota, UOp.const(self.index_dtype, stride, (lanes,))))
+            )
         return self._place(UOp(ops.ADD, self.index_dtype, (self._splat(base, lanes), iota)))
 
     def _address(self, node: UOp, environment: Environment) -> tuple[UOp, int]:
@@ -438,7 +446,8 @@ class _Linearizer:
         while len(parts) > 1:
             pairs = [parts[i : i + 2] for i in range(0, len(parts), 2)]
             parts = [
-                self._place(UOp(op, pair[0].dtype, tuple(pair)), depth) if len(pair) == 2 else pair[0] for pair in pairs
+                self._place(UOp(op, pair[0].dtype, tuple(pair)), depth) if len(pair) == 2 else pair[0]
+                for pair in pairs
             ]
         return parts[0]
 

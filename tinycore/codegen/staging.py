@@ -82,10 +82,15 @@ def group_reduce(kernel: UOp, action: GroupReduce) -> UOp:
 def stage(kernel: UOp, action: Stage) -> UOp:
     """See `Stage`. The tile is what the ranges inside `at` span: local, unrolled, vector and reduce ranges."""
     at = _find(kernel, action.at)
-    loads = [n for n in kernel.toposort()
-             if n.op is ops.LOAD and n.src[0].op is ops.PARAM and n.src[0].arg[0] == action.slot and at in n.ranges]
-    local = sorted((n for n in kernel.toposort() if n.op is ops.RANGE and n.arg[1] == "local"),
-                   key=lambda n: int(n.arg[0]))
+    loads = [
+        n
+        for n in kernel.toposort()
+        if n.op is ops.LOAD and n.src[0].op is ops.PARAM and n.src[0].arg[0] == action.slot and at in n.ranges
+    ]
+    local = sorted(
+        (n for n in kernel.toposort() if n.op is ops.RANGE and n.arg[1] == "local"),
+        key=lambda n: int(n.arg[0]),
+    )
     mapping: dict[UOp, UOp] = {}
     for load in loads:
         mapping[load] = _staged(load, at, local, action.copy, _scratches(kernel) + len(mapping))
@@ -107,7 +112,8 @@ def _staged(load: UOp, at: UOp, local: list[UOp], copy: int, number: int) -> UOp
     for r in local:
         item = item * r.src[0] + r if item is not ZERO else r
     rounds = -(-total // items)
-    position, loops = item, ()
+    position: UOp = item
+    loops: tuple[UOp, ...] = ()
     if rounds > 1:
         loop = _range(copy, rounds, "loop")
         position, loops = loop * items + item, (loop,)

@@ -103,7 +103,11 @@ def apply(kernel: UOp, actions: Sequence[Action]) -> UOp:
     for action in actions:
         if isinstance(action, Split):
             declared |= {action.outer, action.inner, action.rest}
-        if isinstance(action, Split | Bind) and action.range in declared and action.range not in ranges_of(kernel):
+        if (
+            isinstance(action, Split | Bind)
+            and action.range in declared
+            and action.range not in ranges_of(kernel)
+        ):
             continue
         kernel = _APPLY[type(action)](kernel, action)
     return kernel.replace(arg=(*(kernel.arg or ()), *actions))
@@ -135,7 +139,9 @@ def _make(number: int, bound: UOp | int, kind: str) -> UOp:
 # --- rebuilding -------------------------------------------------------------------------------------------
 
 
-def _rebuild(roots: Iterable[UOp], old: UOp, new: UOp, parts: Sequence[UOp], valid: UOp | None) -> dict[UOp, UOp]:
+def _rebuild(
+    roots: Iterable[UOp], old: UOp, new: UOp, parts: Sequence[UOp], valid: UOp | None
+) -> dict[UOp, UOp]:
     """Every node below the roots with a range exchanged.
 
     `parts` are the ranges that a REDUCE over `old` consumes instead. Under `valid`, loads and stores that
@@ -185,14 +191,22 @@ def _split(kernel: UOp, action: Split) -> UOp:
     whole = bound.is_const and bound.arg[0] % action.size == 0
     inner = _make(action.inner, action.size, kind)
     if whole or action.tail == "mask":
-        rounded = int(bound.arg[0]) // action.size if whole else (
-            -(-int(bound.arg[0]) // action.size) if bound.is_const else (bound + (action.size - 1)) // size
+        rounded = (
+            int(bound.arg[0]) // action.size
+            if whole
+            else (
+                -(-int(bound.arg[0]) // action.size)
+                if bound.is_const
+                else (bound + (action.size - 1)) // size
+            )
         )
         outer = _make(action.outer, rounded, kind)
         joined = _join(outer, size, inner)
         return _everywhere(kernel, old, joined, (outer, inner), None if whole else joined < bound)
     if action.tail == "bound":
-        count = -(-int(bound.arg[0]) // action.size) if bound.is_const else (bound + (action.size - 1)) // size
+        count = (
+            -(-int(bound.arg[0]) // action.size) if bound.is_const else (bound + (action.size - 1)) // size
+        )
         outer = _make(action.outer, count, kind)
         rest = UOp(ops.MIN, dtypes.index, (bound - outer * size, size))
         inner = _make(action.inner, rest, kind)
@@ -209,9 +223,10 @@ def _join(outer: UOp, size: UOp, inner: UOp) -> UOp:
 def _peel(kernel: UOp, action: Split, old: UOp, size: UOp, inner: UOp) -> UOp:
     (bound,), kind = old.src, str(old.arg[1])
     if bound.is_const:
-        tiles: UOp | int = int(bound.arg[0]) // action.size
-        start = UOp.const(dtypes.index, int(tiles) * action.size)
-        rest: UOp | int = int(bound.arg[0]) - int(start.arg[0])
+        count = int(bound.arg[0])
+        tiles: UOp | int = count // action.size
+        start = UOp.const(dtypes.index, count - count % action.size)
+        rest: UOp | int = count % action.size
     else:
         tiles = bound // size
         start = tiles * size

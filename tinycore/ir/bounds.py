@@ -49,7 +49,7 @@ def _floordiv(node: UOp, a: Bounds, b: Bounds) -> Bounds:
 
 def _floormod(node: UOp, a: Bounds, b: Bounds) -> Bounds:
     if b[0] > 0:
-        if 0 <= a[0] and a[1] < b[0]:
+        if a[0] >= 0 and a[1] < b[0]:
             return a
         if b[0] == b[1] and a[0] // b[0] == a[1] // b[0]:
             return a[0] % b[0], a[1] % b[0]
@@ -92,13 +92,13 @@ def _xor(node: UOp, a: Bounds, b: Bounds) -> Bounds:
 
 
 def _shl(node: UOp, a: Bounds, b: Bounds) -> Bounds:
-    if 0 <= b[0] and b[1] < 64:
+    if b[0] >= 0 and b[1] < 64:
         return _wrap(node, *_corners(a, b, lambda x, y: x << y))
     return of_dtype(node.dtype)
 
 
 def _shr(node: UOp, a: Bounds, b: Bounds) -> Bounds:
-    if 0 <= b[0] and b[1] < 64:
+    if b[0] >= 0 and b[1] < 64:
         return _corners(a, b, lambda x, y: x >> y)
     return of_dtype(node.dtype)
 
@@ -152,8 +152,9 @@ def _cast(node: UOp, a: Bounds) -> Bounds:
 def _reduce(node: UOp, a: Bounds, *ranges: Bounds) -> Bounds:
     op = node.arg[0]
     if op in (ops.MAX, ops.MIN, ops.AND, ops.OR) and not ranges and 0 not in node.src[0].shape and a[0] >= 0:
-        return (0 if op in (ops.AND,) else a[0]), (a[1] if op in (ops.MAX, ops.MIN, ops.AND) else
-                                                   (1 << a[1].bit_length()) - 1)
+        return (0 if op in (ops.AND,) else a[0]), (
+            a[1] if op in (ops.MAX, ops.MIN, ops.AND) else (1 << a[1].bit_length()) - 1
+        )
     return of_dtype(node.dtype)
 
 
@@ -166,8 +167,9 @@ RULES: dict[str, Callable[..., Bounds]] = {
     "const": _const,
     "variable": lambda node: (node.arg[1], node.arg[2]),
     "neg": lambda node, a: _wrap(node, -a[1], -a[0]),
-    "add": lambda node, a, b: _or(node, a, b) if node.dtype.kind == "bool" else
-    _wrap(node, a[0] + b[0], a[1] + b[1]),
+    "add": lambda node, a, b: (
+        _or(node, a, b) if node.dtype.kind == "bool" else _wrap(node, a[0] + b[0], a[1] + b[1])
+    ),
     "sub": lambda node, a, b: _wrap(node, a[0] - b[1], a[1] - b[0]),
     "mul": lambda node, a, b: _wrap(node, *_corners(a, b, lambda x, y: x * y)),
     "floordiv": _floordiv,

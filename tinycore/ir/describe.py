@@ -64,8 +64,10 @@ def uops_markdown() -> str:
     return "\n".join(parts)
 
 
-_HEAD = ("| op | operands | attributes | result | levels | facts | meaning |",
-         "| --- | --- | --- | --- | --- | --- | --- |")
+_HEAD = (
+    "| op | operands | attributes | result | levels | facts | meaning |",
+    "| --- | --- | --- | --- | --- | --- | --- |",
+)
 
 
 def _row(op: Op) -> str:
@@ -73,15 +75,24 @@ def _row(op: Op) -> str:
     if op.identity:
         facts.append(f"identity: {op.identity}")
     attributes = ", ".join(op.attributes)
-    cells = (f"`{op.name}`", f"`{' '.join(op.operands)}`" if op.operands else "", attributes, f"`{op.dtype}`",
-             " ".join(op.levels), ", ".join(facts), op.summary.replace("|", "\\|"))
+    cells = (
+        f"`{op.name}`",
+        f"`{' '.join(op.operands)}`" if op.operands else "",
+        attributes,
+        f"`{op.dtype}`",
+        " ".join(op.levels),
+        ", ".join(facts),
+        op.summary.replace("|", "\\|"),
+    )
     return f"| {' | '.join(cells)} |"
 
 
 def _classes() -> str:
     rows = ["## Dtype classes\n", "| class | dtypes |", "| --- | --- |"]
-    rows += [f"| {name} | {', '.join(dtype.name for dtype in members)} |"
-             for name, members in dtypes.CLASSES.items()]
+    rows += [
+        f"| {name} | {', '.join(dtype.name for dtype in members)} |"
+        for name, members in dtypes.CLASSES.items()
+    ]
     return "\n".join(rows) + "\n"
 
 

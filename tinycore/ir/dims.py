@@ -108,7 +108,9 @@ def lower(dim: Dim) -> int:
 
 def variables(shape: Shape) -> set[UOp]:
     """The VARIABLEs in a shape."""
-    return {node for dim in shape if isinstance(dim, UOp) for node in dim.toposort() if node.op is ops.VARIABLE}
+    return {
+        node for dim in shape if isinstance(dim, UOp) for node in dim.toposort() if node.op is ops.VARIABLE
+    }
 
 
 def evaluate(dim: Dim, values: Mapping[UOp, int]) -> int:
@@ -214,7 +216,7 @@ def _build(polynomial: _Polynomial) -> Dim:
     if not polynomial:
         return 0
     terms: list[UOp] = []
-    for factors in sorted(polynomial, key=lambda fs: ([_sort_key(f) for f in fs] or ["~~"])):
+    for factors in sorted(polynomial, key=lambda fs: [_sort_key(f) for f in fs] or ["~~"]):
         coefficient = polynomial[factors]
         if not factors:
             if len(polynomial) == 1:

@@ -96,7 +96,8 @@ class DType:
         if self.name in _ML_DTYPES:
             import ml_dtypes
 
-            return np.dtype(getattr(ml_dtypes, _ML_DTYPES[self.name]))
+            extended: numpy.dtype[Any] = np.dtype(getattr(ml_dtypes, _ML_DTYPES[self.name]))
+            return extended
         if self.kind == "void":
             raise DTypeError("void has no numpy dtype")
         return np.dtype("int64" if self.kind == "index" else self.name)
@@ -228,7 +229,9 @@ def of_numpy(dtype: Any) -> DType:
     name = np.dtype(dtype).name
     name = {"float8_e4m3fn": "float8_e4m3"}.get(name, name)
     if name not in _BY_NAME:
-        raise DTypeError(f"numpy dtype {name} has no counterpart", hint="cast the array to a numeric dtype first")
+        raise DTypeError(
+            f"numpy dtype {name} has no counterpart", hint="cast the array to a numeric dtype first"
+        )
     return _BY_NAME[name]
 
 

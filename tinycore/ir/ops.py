@@ -147,6 +147,8 @@ def _row(
     return op
 
 
+# One row an op, to be read as a table.
+# fmt: off
 # --- leaves -----------------------------------------------------------------------------------------------
 _row("CONST", "", "dtype value shape", "attribute", "attribute", "A constant; `value` is its canonical bits.",
      bounds="const")
@@ -189,8 +191,10 @@ _row("MUL", "T:Any T", "", "T", "elementwise", "a * b; integers wrap, bools are 
 _row("DIV", "T:Float T", "", "T", "elementwise", "a / b, IEEE.")
 _row("FLOORDIV", "T:Int T", "", "T", "elementwise", "Quotient rounded down; 0 when b is 0; wraps.", bounds="floordiv")
 _row("FLOORMOD", "T:Int T", "", "T", "elementwise", "a - a // b * b (sign of b); 0 when b is 0.", bounds="floormod")
-_row("TRUNCDIV", "T:Int T", "", "T", "elementwise", "Quotient rounded towards zero (C); 0 when b is 0; wraps.")
-_row("TRUNCMOD", "T:Int T", "", "T", "elementwise", "Remainder with the sign of a (C); 0 when b is 0.")
+_row("TRUNCDIV", "T:Int T", "", "T", "elementwise", "Quotient rounded towards zero (C); 0 when b is 0; wraps.",
+     bounds="truncdiv")
+_row("TRUNCMOD", "T:Int T", "", "T", "elementwise", "Remainder with the sign of a (C); 0 when b is 0.",
+     bounds="truncmod")
 _row("POW", "T:Float T", "", "T", "elementwise", "a to the b, as C pow.")
 _row("MAX", "T:Any T", "", "T", "elementwise", "The greater; NaN if either is; sign of a zero result unspecified.",
      bounds="max", flags="commutative associative idempotent", identity="min")
@@ -263,10 +267,12 @@ _row("STORE", "T:Any Index T Bool", "", "void", "scalar",
      "stores neighbours.", levels=LOWERED)
 _row("AFTER", "T:Any *Any", "", "T", "same", "x, once the other operands have happened.", levels=LOWERED)
 _row("BARRIER", "*Any", "", "void", "scalar", "All work-items of a work-group wait here.", levels=LOWERED)
+_row("END", "Any *Index", "", "void", "scalar",
+     "Kernel level: closes the loops over the RANGEs that follow a STORE. Program level: END(range) ends its loop.",
+     levels=LOWERED)
 
 # --- program level ----------------------------------------------------------------------------------------
 _row("LINEAR", "*Any", "info", "void", "scalar", "A program: its operands in order of execution.", levels=PROGRAM)
-_row("END", "Index", "", "void", "scalar", "Closes the loop over a RANGE.", levels=PROGRAM)
 _row("IF", "Bool", "", "void", "scalar", "Opens a block that runs when a scalar condition holds.", levels=PROGRAM)
 _row("ENDIF", "Void", "", "void", "scalar", "Closes an IF.", levels=PROGRAM)
 _row("ACCUMULATOR", "T:Any", "id", "T", "same",
@@ -277,6 +283,7 @@ _row("IOTA", "", "dtype lanes", "attribute", "iota", "0, 1, ... lanes-1.", level
 _row("SPLAT", "T:Any", "lanes", "T", "splat", "A scalar in every lane.", levels=PROGRAM, bounds="same")
 _row("LANE_REDUCE", "T:Any", "op", "T", "scalar", "Combines the lanes of a value into a scalar.", levels=PROGRAM)
 
+# fmt: on
 ELEMENTWISE = frozenset(op for op in TABLE.values() if op.elementwise)
 MOVEMENT = frozenset(op for op in TABLE.values() if op.movement)
 MONOIDS = frozenset(op for op in TABLE.values() if op.identity is not None)

@@ -279,5 +279,12 @@ class _Line:
 
 _UNESCAPES = {escaped: plain for plain, escaped in ESCAPES.items()}
 _DTYPES = {dtype.name: dtype for dtype in (*dtypes.DATA, dtypes.index, dtypes.void)}
-_WORDS: dict[str, Any] = {"None": None, "True": True, "False": False, "nan": math.nan, "inf": math.inf,
-                          "-inf": -math.inf, **_DTYPES}
+_WORDS: dict[str, Any] = {
+    "None": None,
+    "True": True,
+    "False": False,
+    "nan": math.nan,
+    "inf": math.inf,
+    "-inf": -math.inf,
+    **_DTYPES,
+}

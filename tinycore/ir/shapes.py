@@ -23,8 +23,10 @@ def _attribute(node: UOp) -> Shape:
 
 def _pad(node: UOp) -> Shape:
     return tuple(
-        [dims.add(dims.add(before, size), after)
-         for size, (before, after) in zip(node.src[0].shape, node.arg, strict=True)]
+        [
+            dims.add(dims.add(before, size), after)
+            for size, (before, after) in zip(node.src[0].shape, node.arg, strict=True)
+        ]
     )
 
 

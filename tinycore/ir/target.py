@@ -7,11 +7,35 @@ from dataclasses import dataclass, field
 from tinycore.ir.dtypes import DATA, DType
 from tinycore.ir.ops import Op, ops
 
-BASIC_OPS: frozenset[Op] = frozenset({
-    ops.NEG, ops.ADD, ops.SUB, ops.MUL, ops.DIV, ops.TRUNCDIV, ops.TRUNCMOD, ops.AND, ops.OR, ops.XOR, ops.SHL,
-    ops.SHR, ops.LT, ops.LE, ops.EQ, ops.NE, ops.WHERE, ops.CAST, ops.BITCAST, ops.SQRT, ops.FLOOR, ops.TRUNC,
-    ops.ROUND, ops.MAX, ops.MIN,
-})
+BASIC_OPS: frozenset[Op] = frozenset(
+    {
+        ops.NEG,
+        ops.ADD,
+        ops.SUB,
+        ops.MUL,
+        ops.DIV,
+        ops.TRUNCDIV,
+        ops.TRUNCMOD,
+        ops.AND,
+        ops.OR,
+        ops.XOR,
+        ops.SHL,
+        ops.SHR,
+        ops.LT,
+        ops.LE,
+        ops.EQ,
+        ops.NE,
+        ops.WHERE,
+        ops.CAST,
+        ops.BITCAST,
+        ops.SQRT,
+        ops.FLOOR,
+        ops.TRUNC,
+        ops.ROUND,
+        ops.MAX,
+        ops.MIN,
+    }
+)
 """The elementwise ops that every backend must render; all others are decomposed into these by rules."""
 
 

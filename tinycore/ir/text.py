@@ -183,8 +183,19 @@ def _quote(text: str) -> str:
 
 
 _INFIX = {
-    ops.ADD: "+", ops.SUB: "-", ops.MUL: "*", ops.FLOORDIV: "//", ops.FLOORMOD: "%", ops.LT: "<",
-    ops.LE: "<=", ops.EQ: "==", ops.NE: "!=", ops.AND: "&", ops.OR: "|", ops.XOR: "^", ops.SHL: "<<",
+    ops.ADD: "+",
+    ops.SUB: "-",
+    ops.MUL: "*",
+    ops.FLOORDIV: "//",
+    ops.FLOORMOD: "%",
+    ops.LT: "<",
+    ops.LE: "<=",
+    ops.EQ: "==",
+    ops.NE: "!=",
+    ops.AND: "&",
+    ops.OR: "|",
+    ops.XOR: "^",
+    ops.SHL: "<<",
     ops.SHR: ">>",
 }
 
@@ -312,5 +323,8 @@ def digest(root: UOp) -> str:
 def _opaque(value: Any) -> bool:
     if isinstance(value, tuple):
         return any(_opaque(part) for part in value)
-    return not (value is None or isinstance(value, (bool, int, float, str, Op, dtypes.DType))
-                or type(value).__name__ == "UOp")
+    return not (
+        value is None
+        or isinstance(value, (bool, int, float, str, Op, dtypes.DType))
+        or type(value).__name__ == "UOp"
+    )

@@ -78,7 +78,7 @@ class UOp:
     mask: the bits of all ops in the graph below, this one included.
     """
 
-    __slots__ = ("op", "dtype", "src", "arg", "mask", "_shape", "_bounds", "_ranges", "__weakref__")
+    __slots__ = ("__weakref__", "_bounds", "_ranges", "_shape", "arg", "dtype", "mask", "op", "src")
     op: Op
     dtype: DType
     src: tuple[UOp, ...]
@@ -89,6 +89,7 @@ class UOp:
     _ranges: frozenset[UOp]
 
     def __new__(cls, op: Op, dtype: DType, src: tuple[UOp, ...] = (), arg: Any = None) -> UOp:
+        """The node of these four fields: the one that exists, or a new one."""
         key = (op, dtype, src, arg)
         reference = _get(key)
         if reference is not None:
@@ -185,18 +186,27 @@ class UOp:
         if not (0 <= minimum <= maximum and multiple_of >= 1):
             from tinycore.errors import BindingError
 
-            raise BindingError(f"variable {name!r} needs 0 <= min <= max and multiple_of >= 1, got "
-                               f"{minimum}, {maximum}, {multiple_of}")
+            raise BindingError(
+                f"variable {name!r} needs 0 <= min <= max and multiple_of >= 1, got "
+                f"{minimum}, {maximum}, {multiple_of}"
+            )
         return UOp(ops.VARIABLE, dtypes.index, (), (name, minimum, maximum, multiple_of))
 
     def const_like(self, value: Scalar) -> UOp:
         """A constant of this node's dtype and shape."""
         return UOp.const(self.dtype, value, self.shape)
 
-    def replace(self, *, op: Op | None = None, dtype: DType | None = None,
-                src: tuple[UOp, ...] | None = None, **arg: Any) -> UOp:
+    def replace(
+        self,
+        *,
+        op: Op | None = None,
+        dtype: DType | None = None,
+        src: tuple[UOp, ...] | None = None,
+        **arg: Any,
+    ) -> UOp:
         """A node that differs in some fields (``arg=...`` replaces the arg)."""
-        return UOp(op or self.op, dtype or self.dtype, self.src if src is None else src, arg.get("arg", self.arg))
+        operands = self.src if src is None else src
+        return UOp(op or self.op, dtype or self.dtype, operands, arg.get("arg", self.arg))
 
     def alu(self, op: Op, *others: UOp) -> UOp:
         """An elementwise node of this op; comparison results are bool, all others of the common dtype."""
@@ -288,7 +298,7 @@ class UOp:
         return self.alu(ops.NE, self._operand(other))
 
     def __bool__(self) -> bool:
-        raise TypeError("the truth of a symbolic value is not known; compare nodes with `is`, or use `.bounds`")
+        raise TypeError("the truth of a symbolic value is unknown; compare nodes with `is`, or use `.bounds`")
 
     __hash__ = object.__hash__
 
@@ -307,7 +317,8 @@ def toposort(roots: Iterable[UOp]) -> list[UOp]:
     """Every node below the roots, operands before users, each once."""
     order: list[UOp] = []
     seen: set[UOp] = set()
-    stack: list[UOp | None] = list(roots)[::-1]
+    stack: list[UOp | None] = [*roots]
+    stack.reverse()
     while stack:
         node = stack.pop()
         if node is None:  # the node below the mark has had all its operands

@@ -83,9 +83,9 @@ def in_context(node: UOp) -> str:
     for other in list(shown):
         for hidden in (*nodes_in(other.arg), *other.src):
             names.setdefault(hidden, f"%{hidden.op.name.lower()}")
-    return "\n".join([
-        f"{'> ' if other is node else '  '}{names[other]} = {line(other, names)}" for other in shown
-    ])
+    return "\n".join(
+        [f"{'> ' if other is node else '  '}{names[other]} = {line(other, names)}" for other in shown]
+    )
 
 
 def signature(op: Op) -> str:
@@ -99,8 +99,9 @@ def signature(op: Op) -> str:
 
 
 def _explained(node: UOp, what: str) -> VerifyError:
-    return VerifyError(f"{node.op.name}: {what}", where=in_context(node),
-                       hint=f"the op table says {signature(node.op)}")
+    return VerifyError(
+        f"{node.op.name}: {what}", where=in_context(node), hint=f"the op table says {signature(node.op)}"
+    )
 
 
 # --- one node ---------------------------------------------------------------------------------------------
@@ -405,8 +406,9 @@ def _call(node: UOp) -> None:
             raise Invalid(f"the body has a parameter {slot}, but {len(node.src) - 1} arguments are given")
         given = node.src[1 + slot]
         if (given.dtype, given.shape) != (leaf.dtype, leaf.shape):
-            raise Invalid(f"argument {slot} is {given.dtype} {given.shape}, "
-                          f"its parameter is {leaf.dtype} {leaf.shape}")
+            raise Invalid(
+                f"argument {slot} is {given.dtype} {given.shape}, its parameter is {leaf.dtype} {leaf.shape}"
+            )
 
 
 _SHAPES: dict[Op, Callable[[UOp], None]] = {

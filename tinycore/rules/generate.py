@@ -23,7 +23,7 @@ from tinycore.rules.shadow import Shadows
 
 Step = tuple[str, str]
 
-HEADER = '''"""Compiled rules of {path}; made by tinycore.rules, do not edit."""
+HEADER = '''"""Compiled rules; made by tinycore.rules, do not edit."""
 
 from math import gcd
 
@@ -63,7 +63,7 @@ class Generator:
         """The whole module."""
         check_file(self.file)
         groups = {group.name: self._group(group) for group in self.file.groups}
-        lines = [HEADER.format(path=self.file.path.rsplit("/", 1)[-1])]
+        lines = [HEADER]
         lines += [f"{name} = {definition}" for name, definition in self.pool.lines.items()]
         lines += [f"\n\ndef {name}{body}" for body, name in self.functions.items()]
         lines.append("\n\nRULES = (\n" + "".join(f"    {rule!r},\n" for rule in self.rules) + ")")

@@ -134,7 +134,7 @@ def _evaluate(file: s.File, expression: s.Expression, leaves: dict[str, UOp], li
         name: Code(f"t_{name}", "node", f"t_{name}.dtype", f"t_{name}.shape") for name in leaves
     }
     code = compiler.node(expression, *(("like.dtype", "like.shape") if like is not None else (None, None)))
-    lines = [HEADER.format(path="a test"), *(f"{name} = {text}" for name, text in pool.lines.items())]
+    lines = [HEADER, *(f"{name} = {text}" for name, text in pool.lines.items())]
     namespace: dict[str, Any] = {"like": like, **{f"t_{name}": node for name, node in leaves.items()}}
     exec("\n".join(lines), namespace)
     namespace["like"] = like

@@ -79,12 +79,17 @@ def compile_kernel(kernel: UOp, device: Device) -> Compiled:
         start = time.perf_counter()
         entry, cached = _from_cache(kernel, device)
         executable = device.load(entry.binary, entry.signature)
-        found = Compiled(entry.signature.name, executable, entry.variables, entry.grid, entry.operations,
-                         entry.traffic)
+        found = Compiled(
+            entry.signature.name, executable, entry.variables, entry.grid, entry.operations, entry.traffic
+        )
         _loaded[key] = found
         if config().debug >= 2:
-            report.compiled(found.name, device.name, time.perf_counter() - start,
-                            "loaded from the cache" if cached else "compiled")
+            report.compiled(
+                found.name,
+                device.name,
+                time.perf_counter() - start,
+                "loaded from the cache" if cached else "compiled",
+            )
     return found
 
 
@@ -158,8 +163,14 @@ def cache_key(kernel: UOp, target: Target) -> str:
     """A hex digest of everything that decides what code a kernel becomes."""
     known = environment()
     parts = [
-        str(FORMAT), digest(kernel), target.name, target.architecture, target.fingerprint,
-        _compiler_digest(known.sources), repr(known.versions), *lowering_digests(),
+        str(FORMAT),
+        digest(kernel),
+        target.name,
+        target.architecture,
+        target.fingerprint,
+        _compiler_digest(known.sources),
+        repr(known.versions),
+        *lowering_digests(),
     ]
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=20).hexdigest()
 
@@ -180,13 +191,23 @@ def _compiler_digest(sources: tuple[Path, ...]) -> str:
 
 
 def _pack(entry: _Entry) -> bytes:
-    numbers = UOp(ops.SINK, dtypes.void, tuple(
-        [*entry.variables, *[_node(dim) for dim in (*entry.grid, entry.operations, entry.traffic)]]), None)
+    numbers = UOp(
+        ops.SINK,
+        dtypes.void,
+        (*entry.variables, *[_node(dim) for dim in (*entry.grid, entry.operations, entry.traffic)]),
+        None,
+    )
     signature = entry.signature
-    header = json.dumps({
-        "name": signature.name, "buffers": signature.buffers, "variables": signature.variables,
-        "group": signature.group, "grid": len(entry.grid), "numbers": print_graph(numbers),
-    }).encode()
+    header = json.dumps(
+        {
+            "name": signature.name,
+            "buffers": signature.buffers,
+            "variables": signature.variables,
+            "group": signature.group,
+            "grid": len(entry.grid),
+            "numbers": print_graph(numbers),
+        }
+    ).encode()
     return _HEADER.pack(FORMAT, len(header)) + header + entry.binary
 
 
@@ -209,5 +230,11 @@ def _unpack(content: bytes) -> _Entry:
     count, grid = header["variables"], header["grid"]
     numbers = [to_dim(node) for node in nodes[count:]]
     signature = Signature(header["name"], header["buffers"], count, tuple(header["group"]))
-    return _Entry(content[_HEADER.size + length :], signature, tuple(nodes[:count]), tuple(numbers[:grid]),
-                  numbers[grid], numbers[grid + 1])
+    return _Entry(
+        content[_HEADER.size + length :],
+        signature,
+        tuple(nodes[:count]),
+        tuple(numbers[:grid]),
+        numbers[grid],
+        numbers[grid + 1],
+    )

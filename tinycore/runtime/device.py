@@ -114,8 +114,9 @@ class Device(Protocol):
     def synchronize(self) -> None:
         """Wait for everything that was launched."""
 
-    def elapsed(self, executable: Executable, buffers: Sequence[Opaque], variables: Sequence[int],
-                grid: Sequence[int]) -> float:
+    def elapsed(
+        self, executable: Executable, buffers: Sequence[Opaque], variables: Sequence[int], grid: Sequence[int]
+    ) -> float:
         """Launch once, wait, and answer the seconds that it took on the device (for DEBUG=2 and search)."""
 
     def close(self) -> None:

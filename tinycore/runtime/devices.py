@@ -54,7 +54,9 @@ def _open_device(name: str) -> Device:
         if kind in known.missing:
             raise BackendUnavailable(f"device {name} cannot be used: {known.missing[kind]}")
         hint = did_you_mean(kind, device_names()) or f"pip install tinycore-backend-{kind.lower()}"
-        raise BackendUnavailable(f"unknown device {name!r}", where=f"known: {', '.join(device_names())}", hint=hint)
+        raise BackendUnavailable(
+            f"unknown device {name!r}", where=f"known: {', '.join(device_names())}", hint=hint
+        )
     if instance:
         raise BackendUnavailable(f"device {kind} has no instance {instance!r}", hint=f"use {kind}")
     return spec.open()
@@ -79,10 +81,12 @@ def default_device() -> str:
     for name in usable:
         if _try_open(name):
             return name
-    _warn_once("no backend is usable: running on the interpreter, which is slow "
-               "(pip install tinycore-backend-cpu)" if not known.backends else
-               "no installed backend could be opened: running on the interpreter, which is slow "
-               "(see: tinycore doctor)")
+    _warn_once(
+        "no backend is usable: running on the interpreter, which is slow (pip install tinycore-backend-cpu)"
+        if not known.backends
+        else "no installed backend could be opened: running on the interpreter, which is slow "
+        "(see: tinycore doctor)"
+    )
     return REFERENCE
 
 

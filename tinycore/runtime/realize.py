@@ -120,15 +120,17 @@ def realize(roots: Sequence[UOp], bindings: Bindings | None = None, device: str 
     if config().debug >= 1:
         report.introduce(home)
         report.scheduled(schedule)
-    buffers = {UOp(ops.BUFFER, node.dtype, (), (-1 - k, *node.arg[1:])): storage_of(node)
-               for k, node in enumerate(inputs)}
+    buffers = {
+        UOp(ops.BUFFER, node.dtype, (), (-1 - k, *node.arg[1:])): storage_of(node)
+        for k, node in enumerate(inputs)
+    }
     _allocate(schedule, buffers)
     calls = [_call(step, buffers) for step in schedule.steps]
     for recorder in recorders.get():
         recorder(calls, bindings)
     for call in calls:
         call.run(bindings)
-    nodes = {canonical: node for canonical, node in zip(list(buffers)[: len(inputs)], inputs, strict=True)}
+    nodes = dict(zip(list(buffers)[: len(inputs)], inputs, strict=True))
     return [_result(result, buffers, nodes) for result in schedule.results]
 
 
@@ -142,8 +144,10 @@ def _binding(variable: UOp, bindings: Bindings) -> int:
     try:
         return bindings[variable]
     except KeyError:
-        raise BindingError(f"the symbolic dimension {variable.arg[0]!r} has no value",
-                           hint="bind it: Variable(...).bind(value)") from None
+        raise BindingError(
+            f"the symbolic dimension {variable.arg[0]!r} has no value",
+            hint="bind it: Variable(...).bind(value)",
+        ) from None
 
 
 def _allocate(schedule: Schedule, buffers: dict[UOp, Buffer]) -> None:
@@ -156,8 +160,11 @@ def _allocate(schedule: Schedule, buffers: dict[UOp, Buffer]) -> None:
         if slot not in shared:
             shared[slot] = Buffer(get_device(node.arg[2]), sizes[slot])
         buffers[node] = shared[slot]
-    made = [b for step in schedule.steps
-            for b in ((step.source, step.target) if isinstance(step, CopyStep) else step.buffers)]
+    made = [
+        b
+        for step in schedule.steps
+        for b in ((step.source, step.target) if isinstance(step, CopyStep) else step.buffers)
+    ]
     made.extend(node for result in schedule.results for node in result.toposort() if node.op is ops.BUFFER)
     for node in made:
         if node not in buffers:

@@ -90,8 +90,9 @@ class ReferenceDevice:
     def synchronize(self) -> None:
         """Everything is synchronous."""
 
-    def elapsed(self, executable: Executable, buffers: Sequence[Opaque], variables: Sequence[int],
-                grid: Sequence[int]) -> float:
+    def elapsed(
+        self, executable: Executable, buffers: Sequence[Opaque], variables: Sequence[int], grid: Sequence[int]
+    ) -> float:
         """See `render`."""
         raise CompileError("the interpreter compiles nothing")
 

@@ -43,8 +43,11 @@ def storage_of(node: UOp) -> Buffer:
     try:
         return _storage[node]
     except KeyError:
-        raise TinycoreError("this buffer has no memory", where=repr(node),
-                            hint="buffers come from from_host, new_buffer_node or realize") from None
+        raise TinycoreError(
+            "this buffer has no memory",
+            where=repr(node),
+            hint="buffers come from from_host, new_buffer_node or realize",
+        ) from None
 
 
 def evaluate(dim: Any, bindings: Bindings) -> int:
@@ -55,8 +58,10 @@ def evaluate(dim: Any, bindings: Bindings) -> int:
         return dims.evaluate(dim, bindings)
     except KeyError as error:
         (variable,) = error.args
-        raise BindingError(f"the symbolic dimension {variable.arg[0]!r} has no value",
-                           hint="bind it: Variable(...).bind(value)") from None
+        raise BindingError(
+            f"the symbolic dimension {variable.arg[0]!r} has no value",
+            hint="bind it: Variable(...).bind(value)",
+        ) from None
 
 
 def check_bindings(bindings: Bindings) -> None:
@@ -64,12 +69,19 @@ def check_bindings(bindings: Bindings) -> None:
     for variable, value in bindings.items():
         name, minimum, maximum, multiple = variable.arg
         if not minimum <= value <= maximum or value % multiple:
-            rule = f"{minimum} <= {name} <= {maximum}" + (f", a multiple of {multiple}" if multiple > 1 else "")
+            rule = f"{minimum} <= {name} <= {maximum}" + (
+                f", a multiple of {multiple}" if multiple > 1 else ""
+            )
             raise BindingError(f"{name} = {value} is not allowed", hint=f"the variable says {rule}")
 
 
-def from_host(array: numpy.ndarray[Any, Any], device: str, dtype: DType | None = None,
-              shape: Shape | None = None, bindings: Bindings | None = None) -> UOp:
+def from_host(
+    array: numpy.ndarray[Any, Any],
+    device: str,
+    dtype: DType | None = None,
+    shape: Shape | None = None,
+    bindings: Bindings | None = None,
+) -> UOp:
     """A BUFFER node with a copy of a numpy array.
 
     `shape` may be symbolic; its value under `bindings` must be the array's shape. Raises ShapeError, DTypeError.
@@ -83,7 +95,7 @@ def from_host(array: numpy.ndarray[Any, Any], device: str, dtype: DType | None =
         raise ShapeError(f"an array of shape {array.shape} does not have the shape {actual}")
     node = new_buffer_node(dtype, shape, device)
     contiguous = np.ascontiguousarray(array, dtype=dtype.numpy)
-    storage_of(node).copy_in(memoryview(contiguous.reshape(-1).view(np.uint8)))
+    storage_of(node).copy_in(contiguous.reshape(-1).view(np.uint8).data)
     return node
 
 
@@ -98,5 +110,5 @@ def to_host(node: UOp, bindings: Bindings | None = None) -> numpy.ndarray[Any, A
         raise TinycoreError("only stored values can be read", where=repr(node), hint="realize it first")
     shape = tuple([evaluate(dim, bindings or {}) for dim in node.shape])
     array: numpy.ndarray[Any, Any] = np.empty(shape, node.dtype.numpy)
-    storage_of(base).copy_out(memoryview(array.reshape(-1).view(np.uint8)))
+    storage_of(base).copy_out(array.reshape(-1).view(np.uint8).data)
     return array

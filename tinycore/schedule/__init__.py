@@ -35,7 +35,8 @@ def number_buffers(roots: list[UOp]) -> tuple[list[UOp], list[UOp]]:
     """
     inputs = [node for node in toposort(roots) if node.op is ops.BUFFER]
     mapping = {
-        buffer: UOp(ops.BUFFER, buffer.dtype, (), (-1 - k, *buffer.arg[1:])) for k, buffer in enumerate(inputs)
+        buffer: UOp(ops.BUFFER, buffer.dtype, (), (-1 - k, *buffer.arg[1:]))
+        for k, buffer in enumerate(inputs)
     }
     numbered = substitute(roots, mapping)
     unite = origins.uniter()
@@ -140,5 +141,3 @@ def _step(task: Task, builder: Builder) -> list[Step]:
             return [CopyStep(builder.homes.get(source, source), task.buffer)]
     kernel, buffers = canonical_kernel(task, builder.homes)
     return [KernelStep(kernel, buffers, device, task.node)]
-
-

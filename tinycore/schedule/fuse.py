@@ -103,7 +103,11 @@ class _Chooser:
     def run(self) -> set[UOp]:
         for node in reversed(self.order):
             place = self.places.get(node)
-            if node in self.stored or node.op in ALWAYS or (place is not None and self._must_store(node, place)):
+            if (
+                node in self.stored
+                or node.op in ALWAYS
+                or (place is not None and self._must_store(node, place))
+            ):
                 if node.op in LEAVES and node not in self.stored:
                     continue
                 self._store(node)
@@ -141,7 +145,10 @@ class _Chooser:
             return nest.axes == axes and nest.shape == full and _trailing(axes, full)
         if nest.axes is not None:
             return (
-                place.level is Level.TOP and not nest.rows and nest.axes == axes and nest.shape == full
+                place.level is Level.TOP
+                and not nest.rows
+                and nest.axes == axes
+                and nest.shape == full
                 and _trailing(axes, full)
             )
         nest.axes, nest.shape = axes, full
@@ -185,7 +192,9 @@ class _Chooser:
 
     def _expand(self, node: UOp, owner: UOp | None, level: Level) -> None:
         source = node.src[0]
-        axes = tuple([axis for axis, (a, b) in enumerate(zip(source.shape, node.shape, strict=True)) if a != b])
+        axes = tuple(
+            [axis for axis, (a, b) in enumerate(zip(source.shape, node.shape, strict=True)) if a != b]
+        )
         if owner is not None and level in (Level.TOP, Level.FULL) and _trailing(axes, node.shape):
             nest = self.nests[owner]
             full = nest.shape if level is Level.FULL or nest.shape is not None else owner.shape
@@ -196,9 +205,13 @@ class _Chooser:
         repeated = dims.product(node.shape[axis] for axis in axes)
         inside = level is Level.FULL or (owner is not None and self.nests[owner].shape is not None)
         value = _computed(source)
-        if value is not None and self.buffered[value] and dims.upper(repeated) >= REUSE and (
-            inside or self.cost[value] > DEAR
-        ) and dims.upper(dims.product(value.shape)) > 1:
+        if (
+            value is not None
+            and self.buffered[value]
+            and dims.upper(repeated) >= REUSE
+            and (inside or self.cost[value] > DEAR)
+            and dims.upper(dims.product(value.shape)) > 1
+        ):
             self.stored.add(value)
         self._mark(source, owner, Level.FREE)
 

@@ -33,7 +33,9 @@ def device_of(node: UOp, memo: dict[UOp, str | None]) -> str | None:
     stack = [node]
     while stack:  # not a toposort: what is known already is not walked again
         current = stack[-1]
-        missing = [operand for operand in current.src if operand not in memo] if current.op is not ops.COPY else []
+        missing = (
+            [operand for operand in current.src if operand not in memo] if current.op is not ops.COPY else []
+        )
         if current in memo or missing:
             stack.extend(missing)
             if not missing:
@@ -116,15 +118,14 @@ class Builder:
         """The statements that compute one stored value into its buffer."""
         buffer = self.buffer_of(node.src[0] if node.op is ops.ASSIGN else node)
         operands = node.src
+        body: tuple[UOp, ...]
         if node.op is ops.ASSIGN:
             _, view, value = operands
             body = (_assign(buffer, self.replace(view), self.replace(value)),)
         elif node.op is ops.SCATTER:
             base, index, updates = [self.replace(operand) for operand in operands]
             body = (_assign(buffer, buffer, base), node.replace(src=(buffer, index, updates)))
-        elif node.op is ops.CONTIGUOUS:
-            body = (_assign(buffer, buffer, self.replace(operands[0])),)
-        elif node.op is ops.COPY:
+        elif node.op in (ops.CONTIGUOUS, ops.COPY):
             body = (_assign(buffer, buffer, self.replace(operands[0])),)
         else:
             src = tuple([self.replace(operand) for operand in operands])
@@ -185,4 +186,3 @@ def unaligned_read(task: Task) -> bool:
         elif any(below is task.buffer for below in toposort((node,))):
             return True
     return False
-

@@ -56,9 +56,11 @@ def _writers(tasks: list[Task]) -> dict[UOp, Task]:
             continue
         old = task.node.src[0]
         if old in writers:
-            raise VerifyError("two in-place writes start from the same version of a buffer",
-                              where=f"{writers[old].node!r}\n{task.node!r}",
-                              hint="let the second one write to the result of the first, or to a copy")
+            raise VerifyError(
+                "two in-place writes start from the same version of a buffer",
+                where=f"{writers[old].node!r}\n{task.node!r}",
+                hint="let the second one write to the result of the first, or to a copy",
+            )
         writers[old] = task
     return writers
 
@@ -105,4 +107,3 @@ def _topological(tasks: list[Task], needs: dict[Task, set[Task]], position: dict
                 heapq.heappush(ready, (position[user], number[user]))
     assert len(result) == len(tasks), "a cycle among tasks"
     return result
-

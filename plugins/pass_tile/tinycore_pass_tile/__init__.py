@@ -65,5 +65,3 @@ def _pair(nest: Nest) -> tuple[UOp, UOp] | None:
             if mergeable(nest, outer, inner):
                 return outer, inner
     return None
-
-

@@ -163,7 +163,11 @@ def divisor_near(total: int, wanted: int, multiple: int) -> int:
     (200, 32)
     """
     rounded = max(multiple, -(-wanted // multiple) * multiple)
-    fitting = [size for size in range(multiple, 2 * rounded + 1, multiple) if total % size == 0 and 2 * size >= wanted]
+    fitting = [
+        size
+        for size in range(multiple, 2 * rounded + 1, multiple)
+        if total % size == 0 and 2 * size >= wanted
+    ]
     return min(fitting, key=lambda size: abs(size - wanted)) if fitting else rounded
 
 

@@ -54,8 +54,14 @@ def choose_lanes(nest: Nest, capabilities: Capabilities, ids: Iterator[int], par
     for node, size in tile.rows:
         _unroll_rows(plan, renamed[number(node)], node, size, grid)
     if vector is not None and vector in nest.loops:
-        _vectorize(plan, renamed[number(vector)], vector, tile.lanes, tile.vectors,
-                   exact=grid is None or grid[0] != number(vector) or grid[2])
+        _vectorize(
+            plan,
+            renamed[number(vector)],
+            vector,
+            tile.lanes,
+            tile.vectors,
+            exact=grid is None or grid[0] != number(vector) or grid[2],
+        )
     for reduction, ranges in nest.reductions:
         _reduction(plan, nest, reduction, ranges, vector, lanes, tile)
     _order(plan, nest, vector, grid, tile, renamed)
@@ -97,7 +103,9 @@ def _vector_range(nest: Nest, lanes: int) -> UOp | None:
     for reduction, ranges in nest.reductions:
         if best is not None and best not in reduction.ranges:
             continue  # it can have lanes of its own
-        inner += max([_score(nest.within(reduction), r) * min(1.0, bound(r) / lanes) for r in ranges], default=0.0)
+        inner += max(
+            [_score(nest.within(reduction), r) * min(1.0, bound(r) / lanes) for r in ranges], default=0.0
+        )
     return best if best is not None and best_score >= inner else (None if inner > 0 else best)
 
 
@@ -111,8 +119,10 @@ def _row_ranges(nest: Nest, vector: UOp | None) -> list[UOp]:
             loads = nest.within(reduction)
             strides = [access.stride(candidate) for access in loads]
             if candidate in reduction.ranges and 0 in strides and any(s != 0 for s in strides):
-                reused = any(s == 0 and vector is not None and access.stride(vector) != 0
-                             for access, s in zip(loads, strides, strict=True))
+                reused = any(
+                    s == 0 and vector is not None and access.stride(vector) != 0
+                    for access, s in zip(loads, strides, strict=True)
+                )
                 result.append((0 if reused else 1, candidate))
                 break
     return [candidate for _, candidate in sorted(result, key=lambda entry: entry[0])]
@@ -165,8 +175,9 @@ def _row_size(total: int, most: int) -> int:
 # --- writing actions --------------------------------------------------------------------------------------
 
 
-def _parallel(nest: Nest, plan: _Plan, vector: UOp | None, tile: _Tile, capabilities: Capabilities
-              ) -> tuple[int, int, bool, int] | None:
+def _parallel(
+    nest: Nest, plan: _Plan, vector: UOp | None, tile: _Tile, capabilities: Capabilities
+) -> tuple[int, int, bool, int] | None:
     """Bind chunks of one range to the grid: (its id, id of the rest, whether chunks are all full, grid id)."""
     if capabilities.threads < 2 or nest.work < SERIAL_WORK or not nest.loops:
         return None
@@ -185,14 +196,23 @@ def _parallel(nest: Nest, plan: _Plan, vector: UOp | None, tile: _Tile, capabili
     if total // step < 2:
         return None
     chunks = min(capabilities.threads * CHUNKS_PER_THREAD, max(2, nest.work // LEAST_CHUNK))
-    size = divisor_near(total, max(step, -(-total // chunks)), step) if is_static(best) else max(
-        step, -(-total // chunks // step) * step)
+    size = (
+        divisor_near(total, max(step, -(-total // chunks)), step)
+        if is_static(best)
+        else max(step, -(-total // chunks // step) * step)
+    )
     outer, inner = next(plan.ids), next(plan.ids)
-    plan.actions += [Split(number(best), size, outer, inner, "bound"), Bind(outer, "global"), Bind(inner, "loop")]
+    plan.actions += [
+        Split(number(best), size, outer, inner, "bound"),
+        Bind(outer, "global"),
+        Bind(inner, "loop"),
+    ]
     return number(best), inner, is_static(best) and total % size == 0, outer
 
 
-def _unroll_rows(plan: _Plan, target: int, node: UOp, size: int, grid: tuple[int, int, bool, int] | None) -> None:
+def _unroll_rows(
+    plan: _Plan, target: int, node: UOp, size: int, grid: tuple[int, int, bool, int] | None
+) -> None:
     outer, inner, rest = next(plan.ids), next(plan.ids), next(plan.ids)
     plan.actions += [Split(target, size, outer, inner, "peel", rest), Bind(inner, "unroll")]
     dynamic = grid is not None and grid[0] == number(node) and not grid[2]
@@ -209,13 +229,23 @@ def _vectorize(plan: _Plan, target: int, node: UOp, lanes: int, vectors: int, ex
     plan.actions.append(Split(target, lanes * vectors, outer, tile, tail, rest))  # type: ignore[arg-type]
     for part in (tile, rest):
         unrolled, vector = next(plan.ids), next(plan.ids)
-        plan.actions += [Split(part, lanes, unrolled, vector, "mask"), Bind(unrolled, "unroll"),
-                         Bind(vector, "vector")]
+        plan.actions += [
+            Split(part, lanes, unrolled, vector, "mask"),
+            Bind(unrolled, "unroll"),
+            Bind(vector, "vector"),
+        ]
     plan.outer.append(outer)
 
 
-def _reduction(plan: _Plan, nest: Nest, reduction: UOp, ranges: tuple[UOp, ...], vector: UOp | None,
-               lanes: int, tile: _Tile) -> None:
+def _reduction(
+    plan: _Plan,
+    nest: Nest,
+    reduction: UOp,
+    ranges: tuple[UOp, ...],
+    vector: UOp | None,
+    lanes: int,
+    tile: _Tile,
+) -> None:
     """Lanes or unrolling for the ranges that a reduction consumes."""
     if not ranges:
         return
@@ -236,12 +266,21 @@ def _reduction(plan: _Plan, nest: Nest, reduction: UOp, ranges: tuple[UOp, ...],
         _vectorize(plan, number(best), best, lanes, vectors, exact=True)
     elif not tile.rows and is_static(ranges[-1]) and bound(ranges[-1]) >= 8:
         outer, inner, rest = next(plan.ids), next(plan.ids), next(plan.ids)
-        plan.actions += [Split(number(ranges[-1]), 4, outer, inner, "peel", rest), Bind(inner, "unroll"),
-                         Bind(rest, "unroll")]
+        plan.actions += [
+            Split(number(ranges[-1]), 4, outer, inner, "peel", rest),
+            Bind(inner, "unroll"),
+            Bind(rest, "unroll"),
+        ]
 
 
-def _order(plan: _Plan, nest: Nest, vector: UOp | None, grid: tuple[int, int, bool, int] | None, tile: _Tile,
-           renamed: dict[int, int]) -> None:
+def _order(
+    plan: _Plan,
+    nest: Nest,
+    vector: UOp | None,
+    grid: tuple[int, int, bool, int] | None,
+    tile: _Tile,
+    renamed: dict[int, int],
+) -> None:
     """Grid first, then the loops as they were, the vector's tiles outside the rows' tiles in a contraction."""
     splits = {action.range: action for action in plan.actions if isinstance(action, Split)}
 

@@ -58,8 +58,11 @@ def _contraction(nest: Nest, capabilities: Capabilities) -> tuple[UOp, UOp, UOp,
         return None
     own = []
     for one, other in (loads, loads[::-1]):
-        private = [r for r in nest.loops if one.stride(r) not in (0, None) and other.stride(r) == 0
-                   and bound(r) >= TILE and is_static(r)]
+        private = [
+            r
+            for r in nest.loops
+            if one.stride(r) not in (0, None) and other.stride(r) == 0 and bound(r) >= TILE and is_static(r)
+        ]
         if not private:
             return None
         own.append(private[-1])
@@ -78,8 +81,11 @@ def _tile(plan: _Plan, nest: Nest, rows: UOp, columns: UOp, reduced: UOp, reduct
     for node in (rows, columns):
         group, rest, local, unrolled = (next(plan.ids) for _ in range(4))
         plan.actions += [
-            Split(number(node), 32, group, rest, "mask"), Bind(group, "global"),
-            Split(rest, 4, local, unrolled, "mask"), Bind(local, "local"), Bind(unrolled, "unroll"),
+            Split(number(node), 32, group, rest, "mask"),
+            Bind(group, "global"),
+            Split(rest, 4, local, unrolled, "mask"),
+            Bind(local, "local"),
+            Bind(unrolled, "unroll"),
         ]
         # A range with one iteration goes away, and `Order` does not count it.
         outer_ids += [group, local] if bound(node) > 32 else [local]
@@ -119,8 +125,11 @@ def _share_reduction(plan: _Plan, nest: Nest, capabilities: Capabilities) -> Non
     _, ranges = nest.reductions[0]
     longest = max(ranges, key=bound)
     step, local, final = next(plan.ids), next(plan.ids), next(plan.ids)
-    plan.actions += [Split(number(longest), ITEMS, step, local, "mask"), Bind(local, "local"),
-                     GroupReduce(local, final)]
+    plan.actions += [
+        Split(number(longest), ITEMS, step, local, "mask"),
+        Bind(local, "local"),
+        GroupReduce(local, final),
+    ]
     for node in nest.loops:
         plan.actions.append(Bind(number(node), "global"))
         plan.grid.append(number(node))
@@ -144,8 +153,11 @@ def _one_each(plan: _Plan, nest: Nest, capabilities: Capabilities) -> None:
             dimensions += 1
         else:
             group, local = next(plan.ids), next(plan.ids)
-            plan.actions += [Split(number(node), items, group, local, "mask"), Bind(group, "global"),
-                             Bind(local, "local")]
+            plan.actions += [
+                Split(number(node), items, group, local, "mask"),
+                Bind(group, "global"),
+                Bind(local, "local"),
+            ]
             grid.append(group)
             items = 1
             dimensions += 1
