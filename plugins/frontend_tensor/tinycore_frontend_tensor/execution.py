@@ -14,10 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from types import MappingProxyType
 
-from tinycore.config import config
 from tinycore.errors import BindingError, TinycoreError
 from tinycore.ir import UOp, dims, ops, substitute, toposort
-from tinycore_frontend_tensor import graph, provenance, runtime
+from tinycore_frontend_tensor import graph, runtime
 from tinycore_frontend_tensor.core import TensorCore, live_tensors
 from tinycore_frontend_tensor.device import Device
 from tinycore_frontend_tensor.symbolic import Bindings, merge
@@ -129,8 +128,6 @@ def _run(tensors: list[TensorCore], bindings: Bindings) -> None:
             roots[tensor] = copied[root] = _copy(root)
     # Every write below is a root too: whoever else refers to it must not run it again.
     nodes = list(dict.fromkeys([*roots.values(), *snapshots.values(), *finals]))
-    if config().debug >= 2:
-        provenance.publish(toposort(nodes))
     results = dict(zip(nodes, runtime.realize(nodes, dict(bindings)), strict=True))
     watched = _watched.get()
     if watched is not None:
