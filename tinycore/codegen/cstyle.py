@@ -27,8 +27,7 @@ GRID_KINDS = frozenset({"global", "local"})
 LONGEST_INLINE = 72
 """Expressions longer than this get a name, so that the text stays readable."""
 _MARK = re.compile("\0(\\d+)\0")
-_BLOCK = frozenset({ops.END, ops.IF, ops.ENDIF})
-_STATEMENTS = frozenset({ops.STORE, ops.UPDATE, ops.BARRIER, *_BLOCK})
+_STATEMENTS = frozenset({ops.STORE, ops.UPDATE, ops.BARRIER, ops.END, ops.IF, ops.ENDIF})
 
 
 class Renders(Protocol):
@@ -216,11 +215,9 @@ class _Writer:
                 self._scatter(node)
                 return
         text = self._write(node)
-        if node.op in _BLOCK:
-            self._flush()
-        elif node.op is ops.UPDATE:
+        if node.op is ops.UPDATE:
             self._flush(lambda waiting: node.src[0] in waiting.registers)
-        else:
+        elif node.op in (ops.STORE, ops.BARRIER):
             self._flush(lambda waiting: waiting.memory)
         if node.op in (ops.END, ops.ENDIF):
             self.depth -= 1

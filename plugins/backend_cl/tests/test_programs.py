@@ -255,6 +255,25 @@ def test_a_load_listed_again_reads_what_was_stored(lines, kit):
     assert kit.check(lines.program(), np.array([3, 8, 1], np.int32)).tolist() == [8, 16, 1]
 
 
+def test_a_load_listed_twice_before_its_only_user(lines, kit):
+    x = lines.buffer(0, dtypes.int32, 3)
+    value = lines.load(x, 0)
+    lines.store(x, 0, kit.number(5))
+    lines.again(value)
+    lines.store(x, 1, value)
+    assert kit.check(lines.program(), np.array([3, 8, 1], np.int32)).tolist() == [5, 5, 1]
+
+
+def test_what_after_has_read_stays(lines, kit):
+    out = lines.buffer(0, dtypes.int32, 2)
+    total = lines.accumulator(kit.number(1))
+    early = lines.after(total)
+    lines.update(total, total + 6)
+    lines.store(out, 0, early)
+    lines.store(out, 1, lines.after(total, lines.nodes[-1]))
+    assert kit.check(lines.program(), np.zeros(2, np.int32)).tolist() == [1, 7]
+
+
 @pytest.mark.parametrize("lanes", [4, 16])
 @pytest.mark.parametrize("dtype", [dtypes.float32, dtypes.bool_, dtypes.float16])
 def test_gather_and_scatter(lines, kit, lanes, dtype):
