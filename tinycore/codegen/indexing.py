@@ -71,7 +71,7 @@ def _statement(statement: UOp, ranges: Ranges) -> UOp:
     if statement.op is not ops.ASSIGN:
         raise CompileError(f"{statement.op.name} is not a statement of a kernel", where=repr(statement))
     base, view, value = statement.src
-    if value.op is ops.SCAN:
+    if value.op is ops.SCAN and not (value.src[0].is_const and value.dtype.is_int):
         return _scan(base, value, ranges)
     loops = ranges.loops(view.shape)
     target = _movement()(_index(view, loops), ranges)

@@ -274,7 +274,10 @@ class _Linearizer:
     def _range(self, node: UOp, environment: Environment) -> UOp:
         kind = kind_of(node)
         if kind == "unroll":
-            return UOp.const(self.index_dtype, dict(environment)[node])
+            for unrolled, value in environment:
+                if unrolled is node:
+                    return UOp.const(self.index_dtype, value)
+            raise CompileError("the bound of a loop depends on an unrolled range", where=repr(node))
         if kind == "vector":
             return UOp(ops.IOTA, self.index_dtype, (), constant_bound(node.src[0]))
         if kind in GRID_KINDS:

@@ -222,6 +222,8 @@ def _join(outer: UOp, size: UOp, inner: UOp) -> UOp:
 
 def _peel(kernel: UOp, action: Split, old: UOp, size: UOp, inner: UOp) -> UOp:
     (bound,), kind = old.src, str(old.arg[1])
+    if any(old in other.src[0].ranges for other in ranges_of(kernel).values()):
+        raise CompileError(f"r{action.range} cannot be peeled: the bound of another range depends on it")
     if bound.is_const:
         count = int(bound.arg[0])
         tiles: UOp | int = count // action.size

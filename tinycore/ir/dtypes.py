@@ -250,7 +250,7 @@ def lossless(source: DType, target: DType) -> bool:
         wide = {"float8_e4m3": 4, "float8_e5m2": 5, "float16": 5, "bfloat16": 8, "float32": 8, "float64": 11}
         return wide[target.name] >= wide[source.name]
     if target.kind == "index":
-        return True
+        return source.name != "uint64"  # machine integers have 64 bits: its upper half becomes negative
     if target.kind == "float":
         magnitude = source.bits - (source.kind == "int") if source.kind != "index" else 64
         return magnitude <= target.mantissa + 1 and target.itemsize >= 2

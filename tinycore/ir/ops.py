@@ -242,7 +242,7 @@ _row("GATHER", "T:Any Int", "axis", "T", "gather",
 _row("SCATTER", "T:Any Int T", "op axis", "T", "same",
      "base with updates combined in at i along an axis, in order of i (op None replaces); outside is dropped.",
      levels=TENSOR)
-_row("CONTIGUOUS", "T:Any", "", "T", "same", "x, stored in a buffer of its own.", levels=TENSOR)
+_row("CONTIGUOUS", "T:Any", "", "T", "same", "x, stored; x itself where it is a buffer.", levels=TENSOR)
 _row("DETACH", "T:Any", "", "T", "same", "x; gradients stop here.", levels=TENSOR)
 _row("COPY", "T:Any", "device", "T", "same", "x, stored on another device.", levels=TENSOR)
 _row("ASSIGN", "T:Any T T", "", "T", "same",

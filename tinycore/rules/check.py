@@ -9,7 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tinycore.errors import did_you_mean
+from tinycore.ir import dtypes
+from tinycore.ir.ops import TABLE
 from tinycore.rules import syntax as s
+from tinycore.rules.expand import names_in, nodes_in
 from tinycore.rules.parse import check_error
 
 FAST_FLAGS = ("nnan", "ninf", "nsz", "reassoc", "contract", "arcp")
@@ -37,6 +40,7 @@ _NATIVE_KINDS = (
     "nodes",
     "ints",
 )
+_DTYPE_NAMES = {dtype.name for dtype in (*dtypes.CLASSES["Any"], dtypes.void)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,20 @@ def check_file(file: s.File) -> None:
                     f"there is no kind {declared.name}",
                     did_you_mean(declared.name, _NATIVE_KINDS),
                 )
+    uses = {
+        view.name: {n.name for n in nodes_in(view.body) if isinstance(n, s.ViewUse)} for view in file.views
+    }
+    for view in file.views:
+        below, pending = set[str](), set(uses[view.name])
+        while pending:
+            below |= pending
+            pending = {name for used in pending for name in uses.get(used, ())} - below
+        if view.name in below:
+            raise check_error(file, view.span, f"view {view.name} contains itself")
+        unknown = set(names_in(view.body)) - set(view.parameters) - set(TABLE) - _DTYPE_NAMES
+        if unknown:
+            what = f"view {view.name} uses {', '.join(sorted(unknown))}, which it does not get"
+            raise check_error(file, view.span, what, "make it a parameter, or write _")
     for group in file.groups:
         _check_group(file, group)
     for item in file.passes:

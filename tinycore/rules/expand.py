@@ -20,6 +20,8 @@ from tinycore.rules.parse import check_error
 
 MAXIMUM_ORDERS = 256
 """More orders of one rule than this are refused: write ``!`` to fix some."""
+MAXIMUM_RULES, MAXIMUM_VIEWS, MAXIMUM_NODES = 5_000, 500, 5_000
+"""Rules that loops may make of a group, views used in a rule, and nodes that one view may become."""
 
 _TESTS: dict[str, Callable[[Op], bool]] = {
     "Elementwise": lambda op: op.elementwise,
@@ -90,7 +92,13 @@ def nodes_in(tree: Any) -> Iterator[s.Node]:
 def rules_of(file: s.File, group: s.Group) -> list[s.Rule]:
     """The rules of a group with ``for`` blocks and views written out."""
     views = {view.name: view for view in file.views}
-    return [_without_views(file, views, rule) for item in group.items for rule in _unrolled(file, item)]
+    unrolled = (rule for item in group.items for rule in _unrolled(file, item))
+    found = list(itertools.islice(unrolled, MAXIMUM_RULES + 1))
+    if len(found) > MAXIMUM_RULES:
+        raise check_error(
+            file, group.span, f"the loops of group {group.name} make more than {MAXIMUM_RULES} rules"
+        )
+    return [_without_views(file, views, rule) for rule in found]
 
 
 def _unrolled(file: s.File, item: s.Rule | s.ForBlock) -> Iterator[s.Rule]:
@@ -164,8 +172,8 @@ def _without_views(file: s.File, views: dict[str, s.View], rule: s.Rule) -> s.Ru
                 f"view {view.name} takes {len(view.parameters)} operands, not {len(node.operands)}",
             )
         depth += 1
-        if depth > 100:
-            raise check_error(file, view.span, f"view {view.name} contains itself")
+        if depth > MAXIMUM_VIEWS:
+            raise check_error(file, view.span, f"view {view.name} is used too often in one rule")
         given = dict(zip(view.parameters, node.operands, strict=True))
         body: Any = view.body if isinstance(node, s.ViewUse) else to_expression(file, view.body)
 
@@ -173,6 +181,10 @@ def _without_views(file: s.File, views: dict[str, s.View], rule: s.Rule) -> s.Ru
             return given.get(str(part.name)) if isinstance(part, (s.Variable, s.Name)) else None
 
         filled = rewrite(body, fill)
+        if sum(1 for _ in itertools.islice(nodes_in(filled), MAXIMUM_NODES + 1)) > MAXIMUM_NODES:
+            raise check_error(
+                file, node.span, f"view {view.name} makes more than {MAXIMUM_NODES} nodes of this"
+            )
         return rewrite(dataclasses.replace(filled, span=node.span), change)
 
     return rewrite(rule, change)  # type: ignore[no-any-return]

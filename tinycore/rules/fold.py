@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from tinycore.ir.dtypes import DType, Scalar
+from tinycore.ir.dtypes import DType, Scalar, int64
 from tinycore.ir.ops import Op, ops
 from tinycore.ir.uop import UOp
 
@@ -70,12 +70,12 @@ def _cast(source: DType, dtype: DType, value: Any) -> Scalar | None:
     if dtype.is_float and not source.is_float:
         exact = -(1 << 53) <= value <= 1 << 53
         return float(value) if exact or dtype.itemsize == 8 else None  # else it would be rounded twice
+    if dtype.kind == "index" and not source.is_float:
+        return int64.to_bits(value)  # 64 bits: the upper half of uint64 becomes negative
     if not source.is_float or dtype.is_float:
         return value  # type: ignore[no-any-return]
     if math.isnan(value):
         return 0
-    if dtype.kind == "index":
-        return int(min(max(value, float(dtype.min)), float(dtype.max)))
     low, high = int(dtype.min), int(dtype.max)
     return low if value <= low else high if value >= high else int(value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 import traceback
 import weakref
 from collections import Counter
@@ -26,6 +27,18 @@ DEFAULT_ACCEPT = frozenset({"approx"})
 """What a pass accepts when it says nothing: declared approximations, but nothing that needs fast-math."""
 
 
+class _Fired(threading.local):
+    """Where the traced variant writes the number of the rule that fired; its own in every thread."""
+
+    number = 0
+
+    def __setitem__(self, key: int, value: int) -> None:
+        self.number = value
+
+    def __getitem__(self, key: int) -> int:
+        return self.number
+
+
 class Code:
     """A compiled file: its namespace, and the traced variant made when it is first asked for."""
 
@@ -42,8 +55,11 @@ class Code:
 
     @cached_property
     def traced(self) -> dict[str, Any]:
-        """The variant in which ``fired[0]`` is the number of the rule that answered."""
-        return self._run(compile(re.sub(r"#@(\d+)", r"fired[0] = \1", self.source), self.filename, "exec"))
+        """The variant in which ``fired[0]`` is the number of the rule that answered, in this thread."""
+        text = re.sub(r"#@(\d+)", r"fired[0] = \1", self.source)
+        namespace = self._run(compile(text, self.filename, "exec"))
+        namespace["fired"] = _Fired()
+        return namespace
 
     @cached_property
     def rules(self) -> tuple[RuleInfo, ...]:

@@ -38,7 +38,7 @@ MOST_REDUCTIONS = 8
 REUSE = 4
 """How often an element must be read through an EXPAND inside a reduction to be worth storing."""
 
-ALWAYS = frozenset({ops.CONTIGUOUS, ops.COPY, ops.ASSIGN, ops.SCATTER, ops.SCAN, ops.CUSTOM})
+_ALWAYS = frozenset({ops.CONTIGUOUS, ops.COPY, ops.ASSIGN, ops.SCATTER, ops.SCAN, ops.CUSTOM})
 LEAVES = frozenset({ops.BUFFER, ops.CONST, ops.VARIABLE, ops.PARAM})
 ONE_TO_ONE = frozenset({ops.RESHAPE, ops.PERMUTE, ops.FLIP, ops.SHRINK, ops.PAD})
 COSTLY = frozenset({ops.EXP, ops.EXP2, ops.LOG, ops.LOG2, ops.SIN, ops.COS, ops.TANH, ops.ERF, ops.POW})
@@ -83,6 +83,16 @@ class _Place:
             self.level = Level.FREE
 
 
+def always_stored(node: UOp) -> bool:
+    """Whether a value is stored for what it is. A running sum of a constant is none: it is index arithmetic."""
+    return node.op in _ALWAYS and not is_arange(node)
+
+
+def is_arange(node: UOp) -> bool:
+    """Whether a value is ``c, 2 c, 3 c, ...`` along an axis, in integers."""
+    return node.op is ops.SCAN and node.arg[0] is ops.ADD and node.src[0].is_const and node.dtype.is_int
+
+
 def choose_stored(roots: list[UOp]) -> set[UOp]:
     """The values that get a buffer: the roots (seen through RESHAPE) and whatever must not be recomputed."""
     return _Chooser(roots).run()
@@ -105,7 +115,7 @@ class _Chooser:
             place = self.places.get(node)
             if (
                 node in self.stored
-                or node.op in ALWAYS
+                or always_stored(node)
                 or (place is not None and self._must_store(node, place))
             ):
                 if node.op in LEAVES and node not in self.stored:
@@ -123,8 +133,15 @@ class _Chooser:
         if node.op is ops.REDUCE:
             return not self._reduce_fits(node, place)
         if node.op.elementwise and place.uses > 1 and self.buffered[node]:
-            return self.cost[node] > DEAR
+            return self.cost[node] > DEAR and not self._computed_once(place)
         return False
+
+    def _computed_once(self, place: _Place) -> bool:
+        """Whether one kernel computes the value once for each of its iterations, however many users it has."""
+        if place.owner is None:
+            return False
+        rows = self.nests[place.owner].rows
+        return not rows and place.level in (Level.TOP, Level.FULL)
 
     def _reduce_fits(self, node: UOp, place: _Place) -> bool:
         """Whether the kernel of the owner computes each result of this REDUCE exactly once."""
@@ -247,29 +264,42 @@ def _computed(node: UOp) -> UOp | None:
 def _costs(order: list[UOp], stored: set[UOp]) -> dict[UOp, int]:
     """How many elementwise ops compute one element; chains that grow too long are cut by storing a value.
 
-    The cut is below movement: what an EXPAND repeats is stored before it is repeated. What a reduction repeats
-    is a loop of its own, and is not counted with what follows it.
+    A value that is used twice is counted once, unless it is seen through different movement ops: then its
+    indices differ. The cut is below movement: what an EXPAND repeats is stored before it is repeated. What a
+    reduction repeats is a loop of its own, and is not counted with what follows it.
     """
     cost: dict[UOp, int] = {}
+    cones: dict[UOp, frozenset[UOp]] = {}
+    weights: dict[UOp, int] = {}
     for node in order:
-        if node.op in LEAVES or node.op in ALWAYS or node.op is ops.REDUCE or node in stored:
-            cost[node] = 0
+        cost[node], cones[node] = 0, _EMPTY
+        if node.op in LEAVES or always_stored(node) or node.op is ops.REDUCE or node in stored:
             continue
-        own = 0 if not node.op.elementwise else 8 if node.op in COSTLY else 1
-        while (total := own + sum(cost[operand] for operand in set(node.src))) > LONGEST:
+        weights[node] = 8 if node.op in COSTLY else int(node.op.elementwise)
+        while True:
+            cone = _EMPTY.union(*[cones[operand] for operand in node.src])
+            total = weights[node] + sum(weights[inner] for inner in cone)
+            if total <= LONGEST:
+                break
             dearest = max(node.src, key=cost.__getitem__)
-            stored.add(_worth_storing(dearest, cost))
-            cost[dearest] = 0
+            stored.add(_worth_storing(dearest, cost, cones))
+            cost[dearest], cones[dearest] = 0, _EMPTY
         cost[node] = total
+        cones[node] = cone | {node}
+        if not node.op.elementwise:
+            weights[node], cones[node] = total, frozenset({node})
     return cost
 
 
-def _worth_storing(node: UOp, cost: dict[UOp, int]) -> UOp:
+_EMPTY: frozenset[UOp] = frozenset()
+
+
+def _worth_storing(node: UOp, cost: dict[UOp, int], cones: dict[UOp, frozenset[UOp]]) -> UOp:
     """The elementwise value that makes a node dear, below movement."""
     while not node.op.elementwise:
-        cost[node] = 0
+        cost[node], cones[node] = 0, _EMPTY
         node = max(node.src, key=cost.__getitem__)
-    cost[node] = 0
+    cost[node], cones[node] = 0, _EMPTY
     return node
 
 
