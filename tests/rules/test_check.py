@@ -112,6 +112,14 @@ FILES = {
     "group g(fixpoint) { } pass p = g @memo": "a pass takes @accept",
     "group g(fixpoint) { } group h(top_down) { } pass p = g + h": "joins groups of different strategies",
     "view v(x) = NEG(w(x)) view w(x) = NEG(v(x)) group g(fixpoint) { r: v(x) => x }": "contains itself",
+    "view v(x) = x + y group g(fixpoint) { }": "view v uses y, which it does not get",
+    "view v(x) = x + x group g(fixpoint) { r: NEG(x) => "
+    + "v(" * 40
+    + "x"
+    + ")" * 40
+    + " }": "more than 5000 nodes",
+    "group g(fixpoint) { for OP in Elementwise { for OR_ in Elementwise { for OQ in Elementwise { "
+    "r: OP(*_, OR_(*_)) => 0 } } } }": "more than 5000 rules",
     "view v(x) = NEG(x) group g(fixpoint) { r: v(x, y) => x }": "view v takes 1 operands, not 2",
     "native f(x: nod) -> node pure group g(fixpoint) { r: NEG(x) => f(x) }": "there is no kind nod",
     "group g(vjp) { vjp ADD(a, b) -> g => (g) }": "ADD has 2 operands here, but the rule gives 1",
@@ -180,6 +188,13 @@ def test_a_strangers_file_executes_nothing_of_theirs(tmp_path, monkeypatch):
     for name in ("evil.rules", "import_evil.rules"):
         with pytest.raises(RuleError):
             rules.load_file(tmp_path / name)
+
+
+def test_a_file_name_and_a_text_are_no_code(tmp_path):
+    path = tmp_path / 'x"""; raise SystemExit("executed") #.rules'
+    evil = '"""; raise SystemExit("executed") #'
+    path.write_text('group g(fixpoint) { r: NEG(x) => x why "' + evil.replace('"', '\\"') + '" }')
+    assert rules.load_file(path).rules[0].why == evil
 
 
 def test_arithmetic_stays_bounded_when_it_runs(load):

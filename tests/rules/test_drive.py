@@ -164,6 +164,33 @@ def test_shared_nodes_are_rewritten_once(load):
     assert len(found.events) == 60
 
 
+def test_results_that_are_known_already_get_their_final_form(load):
+    module = load("group g(fixpoint) { neg: NEG(x) => x * 1  one: x * 1 => x }")
+    for operands in ((-A, A * 1), (A * 1, -A), (A * 1, -A, (-A) + 0)):
+        result = module.groups["g"](UOp(ops.SINK, dtypes.void, operands))
+        assert result.src[:2] == (A, A) and result.src[2:] in ((), (A + 0,))
+
+
+def test_threads_trace_their_own_rules(load):
+    import threading
+
+    module = load("group g(fixpoint) { one: x * 1 => x  zero: x:Int + 0 => x }")
+    wrong = []
+
+    def work(node, name):
+        for _ in range(300):
+            with rules.trace() as found:
+                module.groups["g"](node)
+            wrong.extend(event for event in found.events if event.rule.name != name)
+
+    threads = [threading.Thread(target=work, args=args) for args in ((A * 1, "one"), (A + 0, "zero"))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
 def test_what_cannot_match_is_not_visited(load):
     module = load('group g(fixpoint) { one: SQRT(x) => x @unsafe("test") } pass p = g @accept(unsafe)')
     node = A
@@ -387,3 +414,41 @@ def test_gradients_and_renders(load):
 
     with pytest.raises(CompileError, match="no render rule of text"):
         text(A * B, names)
+
+
+def test_conditions_on_symbolic_dimensions_hold_only_surely(load):
+    module = load("""
+      group g(fixpoint) {
+        more: FLIP(x) if all([n > 2 for n in x.shape]) => x
+        notless: PERMUTE(x) if not (x.shape[0] < 4) and not x.shape[0] == 7 => x @unsafe("a test")
+        less: COPY(x) if x.shape[0] < 5 => x
+        same: CONTIGUOUS(x) if x.shape[0] == x.shape[1] => x
+        unlike: DETACH(x) if x.shape[0] != x.shape[1] => x
+        double: RESHAPE[s](x) if len(s) == 1 and s[0] <= 100 => RESHAPE[(s[0] * 1 + 0 * s[0], 1)](x) @unsafe("a test")
+      }
+      pass p = g @accept(unsafe)
+    """)
+    run = module.passes["p"]
+
+    def fires(op, arg, *shape):
+        value = leaf(3, dtypes.int32, shape)
+        node = UOp(op, dtypes.int32, (value,), arg)
+        return run(node) is not node
+
+    def between(low, high):
+        return UOp.variable(f"v{low}_{high}", low, high)
+
+    assert fires(ops.FLIP, (), 3, 4) and not fires(ops.FLIP, (), 3, 2)
+    assert fires(ops.FLIP, (), between(3, 9)) and not fires(ops.FLIP, (), between(2, 9))
+    assert fires(ops.PERMUTE, (0,), 4) and not fires(ops.PERMUTE, (0,), 3) and not fires(ops.PERMUTE, (0,), 7)
+    assert fires(ops.PERMUTE, (0,), between(8, 9)) and not fires(ops.PERMUTE, (0,), between(4, 9))
+    assert not fires(ops.PERMUTE, (0,), between(3, 6))
+    assert fires(ops.COPY, "d", between(1, 4)) and not fires(ops.COPY, "d", between(1, 5))
+    n = between(1, 9)
+    assert fires(ops.CONTIGUOUS, None, n, n) and not fires(ops.CONTIGUOUS, None, n, 4)
+    assert not fires(ops.CONTIGUOUS, None, n, between(1, 8))
+    assert (
+        fires(ops.DETACH, None, n, 20) and not fires(ops.DETACH, None, n, 9) and fires(ops.DETACH, None, 3, 4)
+    )
+    wide = UOp(ops.RESHAPE, dtypes.int32, (leaf(3, dtypes.int32, (n,)),), (n,))
+    assert run(wide).arg == (n, 1), "arithmetic on dimensions stays canonical"

@@ -75,3 +75,18 @@ def test_folding_is_the_interpretation(op):
                 assert same(folded, node, values), (op, result, [v.value for v in values], folded.value)
                 checked += 1
     assert checked > 10
+
+
+@pytest.mark.parametrize(
+    "source, value",
+    [(dtypes.uint64, 2**64 - 1), (dtypes.uint64, 2**63), (dtypes.float64, float("inf")), (dtypes.float32, -1e30)],
+)
+def test_indices_fold_to_what_64_bits_hold(source, value):
+    node = UOp(ops.CAST, dtypes.index, (UOp.const(source, value),))
+    (wanted,) = interpret([node], {})
+    assert fold(ops.CAST, dtypes.index, node.src).value == int(wanted)
+
+
+def test_the_upper_half_of_uint64_is_no_index():
+    assert not dtypes.lossless(dtypes.uint64, dtypes.index)
+    assert dtypes.lossless(dtypes.uint32, dtypes.index) and dtypes.lossless(dtypes.int64, dtypes.index)

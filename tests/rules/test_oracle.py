@@ -37,7 +37,7 @@ group all(fixpoint) {
   distribute: x * y + x * z => x * (y + z)
   neg: -(-x) => x
   neg_block: -(x:Int + y) => { a = -x; b = -y; a + b }
-  greater: x:Int > $c if c > 2 => c < x + 0
+  greater: x:Int > $c if c > 2 => x + 0 > c
   flat: SINK(*a, SINK(*b), *c) => SINK(*a, *b, *c)
   last: SINK(*a, NEG(x), y) if len(a) == 1 => SINK(x, *a, y)
   three: (x ^ y) | (y ^ x) => x ^ y
