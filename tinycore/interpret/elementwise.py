@@ -6,7 +6,8 @@ float64 and rounded, so that they are correctly rounded but for about one argume
 
 >>> import numpy
 >>> from tinycore.ir import dtypes, ops
->>> MEANING[ops.FLOORDIV](dtypes.int32, numpy.array([7, -7, 1], "int32"), numpy.array([2, 2, 0], "int32"))
+>>> with quiet():
+...     MEANING[ops.FLOORDIV](dtypes.int32, numpy.array([7, -7, 1], "int32"), numpy.array([2, 2, 0], "int32"))
 array([ 3, -4,  0], dtype=int32)
 """
 
