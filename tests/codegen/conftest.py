@@ -1,6 +1,6 @@
-"""Makes `graphs` importable by the tests of this folder (pytest imports them without a package)."""
+"""Makes `graphs` and `lowering` importable by the tests of this folder (pytest imports them without a package)."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "whole"))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "whole")]

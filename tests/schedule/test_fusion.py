@@ -8,13 +8,35 @@ import time
 import numpy as np
 import pytest
 from graphs import (
-    check, const, contiguous, copy, data, expand, flip, gather, kernels, layer_norm, matmul, node, pad, permute, reduce,
-    relu, reshape, run, scan, scatter, schedule_of, shrink, softmax, total, touched,
+    check,
+    const,
+    contiguous,
+    copy,
+    data,
+    expand,
+    flip,
+    gather,
+    kernels,
+    layer_norm,
+    matmul,
+    node,
+    pad,
+    permute,
+    reduce,
+    relu,
+    reshape,
+    scan,
+    scatter,
+    schedule_of,
+    shrink,
+    softmax,
+    total,
+    touched,
 )
 
 from tinycore.errors import DeviceError
 from tinycore.ir import UOp, dims, dtypes, ops
-from tinycore.schedule import CopyStep, KernelStep
+from tinycore.schedule import CopyStep
 
 
 def largest(*roots):
@@ -204,8 +226,11 @@ def test_ten_thousand_operations(kind):
 def test_roots_that_are_views_constants_and_duplicates():
     def build(x):
         doubled = x * 2
-        return [permute(x, 1, 0), const(dtypes.float32, 2.5, 3), x, doubled, doubled, reshape(doubled, 12), x,
-                reshape(x, 2, 6), const(dtypes.int32, 7), shrink(x, (0, 1), (1, 3)), expand(shrink(x, (1, 2), (0, 4)), 2, 4)]
+        return [
+            permute(x, 1, 0), const(dtypes.float32, 2.5, 3), x, doubled, doubled, reshape(doubled, 12), x,
+            reshape(x, 2, 6), const(dtypes.int32, 7), shrink(x, (0, 1), (1, 3)),
+            expand(shrink(x, (1, 2), (0, 4)), 2, 4),
+        ]
 
     check(build, [data((3, 4))])
 

@@ -5,8 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from graphs import (
-    REFERENCE, assign, check, contiguous, data, flip, gather, kernels, meaning, node, permute, reshape, run, same, schedule_of,
-    shrink, total, expand,
+    REFERENCE,
+    assign,
+    check,
+    contiguous,
+    data,
+    expand,
+    flip,
+    gather,
+    kernels,
+    meaning,
+    node,
+    permute,
+    reshape,
+    run,
+    same,
+    schedule_of,
+    shrink,
+    total,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st

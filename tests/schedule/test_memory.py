@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from graphs import REFERENCE, assign, contiguous, copy, data, expand, meaning, node, run, same, schedule_of, total, touched
+from graphs import (
+    REFERENCE,
+    assign,
+    contiguous,
+    copy,
+    data,
+    expand,
+    meaning,
+    node,
+    run,
+    same,
+    schedule_of,
+    total,
+    touched,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

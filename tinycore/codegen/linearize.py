@@ -53,8 +53,12 @@ class _Linearizer:
 
     def run(self, kernel: UOp) -> UOp:
         """Statements in order, then the nest as one flat list."""
+        order = kernel.toposort()
+        for node in order:
+            if node.op is not ops.SINK and sum(kind_of(r) == "vector" for r in node.ranges) > 1:
+                raise CompileError("a value depends on two vector ranges", where=repr(node))
         self.written = frozenset(
-            node.src[0] for node in kernel.toposort() if node.op is ops.STORE and node.src[0].op is ops.PARAM
+            node.src[0] for node in order if node.op is ops.STORE and node.src[0].op is ops.PARAM
         )
         self._open_grid(kernel)
         for statement in kernel.src:
@@ -327,9 +331,8 @@ class _Linearizer:
             if base is None:
                 base = offset
             elif base.shape:
-                base = self._place(
-                    UOp(ops.ADD, self.index_dtype, (base, self._splat(offset, int(base.shape[0]))))
-                )  # type: ignore[arg-type]
+                splat = self._splat(offset, int(base.shape[0]))  # type: ignore[arg-type]
+                base = self._place(UOp(ops.ADD, self.index_dtype, (base, splat)))
             else:
                 base = self._place(UOp(ops.ADD, self.index_dtype, (base, offset)))
         if lanes and base.shape:  # another atom has lanes of its own: one value with lanes
@@ -470,8 +473,6 @@ class _Linearizer:
 
     def _free_lanes(self, node: UOp) -> int:
         vectors = [r for r in node.ranges if kind_of(r) == "vector"]
-        if len(vectors) > 1:
-            raise CompileError("a value depends on two vector ranges", where=repr(node))
         return constant_bound(vectors[0].src[0]) if vectors else 0
 
 
