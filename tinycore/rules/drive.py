@@ -73,9 +73,7 @@ def fixpoint(root: UOp, run: Run) -> UOp:
     """Bottom-up to normal form: results are rewritten again until no rule matches anywhere."""
     table, mask, context, unite, memo = run.table, run.mask, run.context, run.unite, run.memo
     forward: dict[UOp, UOp] = {}
-    stack = [root]
-    known = memo.get
-    count = 0
+    stack, known, count = [root], memo.get, 0
     while stack:
         node = stack[-1]
         if node in memo:
@@ -100,8 +98,7 @@ def fixpoint(root: UOp, run: Run) -> UOp:
             continue
         current = node
         if changed:
-            operands = tuple([known(operand, operand) for operand in node.src])
-            current = UOp(node.op, node.dtype, operands, node.arg)
+            current = UOp(node.op, node.dtype, tuple([known(x, x) for x in node.src]), node.arg)
             if unite is not None:
                 unite(node, current)
             final = known(current)
