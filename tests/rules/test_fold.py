@@ -79,7 +79,12 @@ def test_folding_is_the_interpretation(op):
 
 @pytest.mark.parametrize(
     "source, value",
-    [(dtypes.uint64, 2**64 - 1), (dtypes.uint64, 2**63), (dtypes.float64, float("inf")), (dtypes.float32, -1e30)],
+    [
+        (dtypes.uint64, 2**64 - 1),
+        (dtypes.uint64, 2**63),
+        (dtypes.float64, float("inf")),
+        (dtypes.float32, -1e30),
+    ],
 )
 def test_indices_fold_to_what_64_bits_hold(source, value):
     node = UOp(ops.CAST, dtypes.index, (UOp.const(source, value),))
