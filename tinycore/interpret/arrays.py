@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tinycore.errors import BindingError, InterpretError
 from tinycore.interpret.conversions import cast
-from tinycore.ir import monoids
+from tinycore.ir import dims, monoids
 from tinycore.ir.dtypes import DType
 from tinycore.ir.ops import Op, ops
 from tinycore.ir.uop import Dim, Shape, UOp, toposort
@@ -34,11 +34,17 @@ def monoid(op: Op, dtype: DType) -> Any:
     Raises InterpretError where the op is no monoid.
     """
     if op not in _UFUNC:
-        raise InterpretError(f"{op.name} does not combine values: it has no identity",
-                             hint="use one of " + ", ".join(sorted(known.name for known in _UFUNC)))
+        raise InterpretError(
+            f"{op.name} does not combine values: it has no identity",
+            hint="use one of " + ", ".join(sorted(known.name for known in _UFUNC)),
+        )
     if dtype.kind == "bool":
-        return {ops.ADD: np.logical_or, ops.MUL: np.logical_and, ops.MAX: np.logical_or,
-                ops.MIN: np.logical_and}.get(op, _UFUNC[op])
+        return {
+            ops.ADD: np.logical_or,
+            ops.MUL: np.logical_and,
+            ops.MAX: np.logical_or,
+            ops.MIN: np.logical_and,
+        }.get(op, _UFUNC[op])
     return _UFUNC[op]
 
 
@@ -114,8 +120,12 @@ def contract(dtype: DType, a: Array, b: Array, axes: tuple[int, ...]) -> Array |
 
 
 def _squeeze_repeats(x: Array) -> Array:
-    box = tuple([slice(0, 1) if stride == 0 and size > 1 else slice(None)
-                 for stride, size in zip(x.strides, x.shape, strict=True)])
+    box = tuple(
+        [
+            slice(0, 1) if stride == 0 and size > 1 else slice(None)
+            for stride, size in zip(x.strides, x.shape, strict=True)
+        ]
+    )
     return x[box]
 
 
@@ -156,38 +166,22 @@ class Bindings:
                     known[node] = self._evaluate(node)
         return known[dim]
 
-    def shape(self, dims: Sequence[Dim]) -> tuple[int, ...]:
+    def shape(self, sizes: Sequence[Dim]) -> tuple[int, ...]:
         """A shape as ints."""
-        return tuple([self.value(dim) for dim in dims])
+        return tuple([self.value(size) for size in sizes])
 
     def _evaluate(self, node: UOp) -> int:
         if node.op is ops.CONST:
             return int(node.arg[0])
         if node.op is ops.VARIABLE:
-            raise BindingError(f"the symbolic dimension {node.arg[0]!r} has no value",
-                               hint=f"give a value between {node.arg[1]} and {node.arg[2]} when realizing")
-        function = _DIMENSION.get(node.op)
+            raise BindingError(
+                f"the symbolic dimension {node.arg[0]!r} has no value",
+                hint=f"give a value between {node.arg[1]} and {node.arg[2]} when realizing",
+            )
+        function = dims.ARITHMETIC.get(node.op)
         if function is None:
             raise InterpretError(f"{node.op.name} cannot stand in a dimension", where=repr(node))
         return int(function(*[self._known[operand] for operand in node.src]))
-
-
-_DIMENSION: dict[Op, Any] = {
-    ops.ADD: lambda a, b: a + b,
-    ops.SUB: lambda a, b: a - b,
-    ops.MUL: lambda a, b: a * b,
-    ops.NEG: lambda a: -a,
-    ops.FLOORDIV: lambda a, b: a // b if b else 0,
-    ops.FLOORMOD: lambda a, b: a % b if b else 0,
-    ops.MAX: max,
-    ops.MIN: min,
-    ops.CAST: lambda a: a,
-    ops.LT: lambda a, b: a < b,
-    ops.LE: lambda a, b: a <= b,
-    ops.EQ: lambda a, b: a == b,
-    ops.NE: lambda a, b: a != b,
-    ops.WHERE: lambda c, a, b: a if c else b,
-}
 
 
 def as_stored(name: str, array: Array, dtype: DType, shape: Shape, bindings: Bindings) -> Array:

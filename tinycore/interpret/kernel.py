@@ -21,6 +21,7 @@ from tinycore.errors import InterpretError
 from tinycore.interpret.arrays import Bindings, as_stored, constant, contract, reduce_axes
 from tinycore.interpret.elementwise import MEANING, quiet
 from tinycore.interpret.plan import Batch, Loop, Plan, check_inside, memory_of
+from tinycore.interpret.static import with_static_bounds
 from tinycore.interpret.tensor import CUSTOM, interpret
 from tinycore.ir.ops import ops
 from tinycore.ir.uop import UOp
@@ -61,19 +62,24 @@ def interpret_kernel(
         _run_statements(kernel, buffers, bindings or {})
         return
     with quiet():
-        run = _Kernel(kernel, buffers, Bindings(bindings or {}))
+        run = _Kernel(with_static_bounds(kernel), buffers, Bindings(bindings or {}))
         run.run(run.plan.steps)
 
 
 def _run_statements(kernel: UOp, buffers: Mapping[int, Array], bindings: Mapping[UOp, int]) -> None:
     """Statements at tensor level: each makes the next version of the parameter that it is based on."""
-    parameters = {node: buffers[node.arg[0]] for node in kernel.toposort()
-                  if node.op is ops.PARAM and node.arg[0] in buffers}
+    parameters = {
+        node: buffers[node.arg[0]]
+        for node in kernel.toposort()
+        if node.op is ops.PARAM and node.arg[0] in buffers
+    }
     for statement in kernel.src:
         target = statement.src[0] if statement.src else statement
         if statement.op not in (ops.ASSIGN, ops.SCATTER) or target.op is not ops.PARAM:
-            raise InterpretError("a statement of a kernel is a STORE, or an ASSIGN or SCATTER over a PARAM",
-                                 where=repr(statement))
+            raise InterpretError(
+                "a statement of a kernel is a STORE, or an ASSIGN or SCATTER over a PARAM",
+                where=repr(statement),
+            )
         (version,) = interpret([statement], parameters, bindings)
         buffers[target.arg[0]].reshape(-1)[: version.size] = version.reshape(-1)
 

@@ -53,8 +53,11 @@ def check_inside(node: UOp, index: NDArray[Any], size: int) -> None:
     low, high = int(index.min()), int(index.max())
     if low < 0 or high >= size:
         wrong = low if low < 0 else high
-        raise InterpretError(f"{node.op.name} reaches element {wrong} of a buffer of {size} elements",
-                             where=repr(node), hint="the gate must be false for indices outside the buffer")
+        raise InterpretError(
+            f"{node.op.name} reaches element {wrong} of a buffer of {size} elements",
+            where=repr(node),
+            hint="the gate must be false for indices outside the buffer",
+        )
 
 
 class Plan:
@@ -113,8 +116,11 @@ class Plan:
         """
         shared = ("ordered", "local") if scratch.arg[0] == "local" else ("ordered",)
         own = self.copies.setdefault(scratch, [])
-        own.extend(node for node in sorted(ranges, key=self.axes.__getitem__)
-                   if node.arg[1] not in shared and node not in own)
+        own.extend(
+            node
+            for node in sorted(ranges, key=self.axes.__getitem__)
+            if node.arg[1] not in shared and node not in own
+        )
 
     def _order(self, stores: Sequence[UOp], opened: frozenset[UOp]) -> tuple[Loop | Batch, ...]:
         """Stores in order; neighbours that share an `ordered` loop run in it together."""

@@ -96,8 +96,11 @@ class _Items:
     def identifiers(self, kind: str, axis: int) -> Array:
         """The grid or work-item id of every item along one axis; the last axis runs fastest."""
         items = np.arange(self.count)
-        flat, shape = (items // self.size + self.first, self.grid) if kind == "global" else (
-            items % self.size, self.group)
+        flat, shape = (
+            (items // self.size + self.first, self.grid)
+            if kind == "global"
+            else (items % self.size, self.group)
+        )
         return np.asarray(np.unravel_index(flat, shape)[axis])
 
 
@@ -128,15 +131,24 @@ class _Local:
 
 
 def _race(node: UOp, what: str) -> InterpretError:
-    return InterpretError(f"a race on local memory: a work-item {what} since the last barrier",
-                          where=repr(node), hint="put a BARRIER between the two")
+    return InterpretError(
+        f"a race on local memory: a work-item {what} since the last barrier",
+        where=repr(node),
+        hint="put a BARRIER between the two",
+    )
 
 
 class _Run:
     """One execution of the list for some work-groups."""
 
-    def __init__(self, linear: UOp, buffers: Mapping[int, Array], bindings: Bindings,
-                 values: Mapping[str, int], items: _Items) -> None:
+    def __init__(
+        self,
+        linear: UOp,
+        buffers: Mapping[int, Array],
+        bindings: Bindings,
+        values: Mapping[str, int],
+        items: _Items,
+    ) -> None:
         if linear.op is not ops.LINEAR:
             raise InterpretError(f"a program is a LINEAR node, not {linear.op.name}")
         self.list = linear.src

@@ -86,7 +86,7 @@ class _Evaluation:
                 continue
             self.values[node] = self._evaluate(node, lazy)
             for operand in _operands(node):
-                for used in (operand.src if operand in lazy else (operand,)):
+                for used in operand.src if operand in lazy else (operand,):
                     uses[used] -= 1
                     if not uses[used]:
                         self.values.pop(used, None)
@@ -226,8 +226,10 @@ def _call(run: _Evaluation, node: UOp, *arguments: Array) -> Array:
 def _custom(run: _Evaluation, node: UOp, *operands: Array) -> Array:
     name = node.arg[0]
     if name not in CUSTOM:
-        raise InterpretError(f"the op {name!r} has no numpy meaning",
-                             hint="its plugin should add one to tinycore.interpret.CUSTOM")
+        raise InterpretError(
+            f"the op {name!r} has no numpy meaning",
+            hint="its plugin should add one to tinycore.interpret.CUSTOM",
+        )
     return CUSTOM[name](node, *operands)
 
 

@@ -130,11 +130,11 @@ def evaluate(dim: Dim, values: Mapping[UOp, int]) -> int:
         elif node.op is ops.VARIABLE:
             memo[node] = values[UOp(ops.VARIABLE, dtypes.index, (), node.arg)]
         else:
-            memo[node] = _ARITHMETIC[node.op](*[memo[operand] for operand in node.src])
+            memo[node] = ARITHMETIC[node.op](*[memo[operand] for operand in node.src])
     return memo[dim]
 
 
-_ARITHMETIC: dict[Op, Callable[..., int]] = {
+ARITHMETIC: dict[Op, Callable[..., int]] = {
     ops.NEG: operator.neg,
     ops.ADD: operator.add,
     ops.SUB: operator.sub,
@@ -147,9 +147,14 @@ _ARITHMETIC: dict[Op, Callable[..., int]] = {
     ops.SHL: operator.lshift,
     ops.SHR: operator.rshift,
     ops.LT: operator.lt,
+    ops.LE: operator.le,
+    ops.EQ: operator.eq,
+    ops.NE: operator.ne,
+    ops.AND: operator.and_,
     ops.WHERE: lambda condition, a, b: a if condition else b,
     ops.CAST: int,
 }
+"""Integer arithmetic on Python numbers: what may stand in a bound."""
 
 
 def strides(shape: Shape) -> Shape:

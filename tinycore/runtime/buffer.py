@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 from tinycore.runtime.device import Device, Opaque
 
 
@@ -36,9 +39,9 @@ class Buffer:
         if target.nbytes:
             self.device.allocator.copy_out(target, self.memory)
 
-    def __del__(self) -> None:
+    def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         memory, self._memory = self._memory, None
-        if memory is not None:
+        if memory is not None and not finalizing():  # at exit the system takes everything back
             self.device.allocator.free(memory, self.nbytes)
 
     def __repr__(self) -> str:
