@@ -1,0 +1,124 @@
+"""Whatever the pass chooses, kernels mean the same: on targets with lanes and with work-groups, and on devices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from kernels import CASES, GROUPS, LANES, TARGETS, N, arrays_for, kernels_of, lowered, meaning, run, tiled
+
+from tinycore.errors import BackendUnavailable
+from tinycore.ir import dims
+from tinycore.runtime.device import Signature
+from tinycore.runtime.devices import get_device
+
+SIZES = (0, 1, 37, 70)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_interpreted(name, target):
+    for kernel in kernels_of(CASES[name]()):
+        program = lowered(kernel, target)
+        check_shape(program, target)
+        for size in SIZES if program.variables or "symbolic" in name else (0,):
+            arrays = arrays_for(kernel, size)
+            np.testing.assert_array_equal(run(program, arrays, size), meaning(kernel, arrays, size))
+
+
+def check_shape(program, target):
+    """What a device can launch."""
+    capabilities = target.capabilities
+    assert len(program.grid) <= 3
+    assert len(program.group) <= 3
+    assert int(np.prod(program.group)) <= capabilities.local_size
+    shared = sum(int(np.prod(node.arg[2])) * node.dtype.itemsize
+                 for node in program.linear.toposort() if node.op.name == "SCRATCH")
+    assert shared <= capabilities.shared_bytes
+
+
+ON_GROUPS = ("transpose", "matmul odd", "long rows", "batched", "symbolic square", "five axes", "scatter")
+"""OpenCL compilers take long: chosen cases only."""
+ON_DEVICES = [("CPU", name) for name in sorted(CASES)] + [("CL", name) for name in ON_GROUPS]
+
+
+@pytest.mark.parametrize(("device", "name"), ON_DEVICES)
+def test_on_devices(device, name):
+    try:
+        opened = get_device(device)
+    except BackendUnavailable as reason:
+        pytest.skip(f"{device}: {reason.what}")
+    for kernel in kernels_of(CASES[name]()):
+        program = lowered(kernel, opened.target)
+        binary = opened.compile(opened.render(program), program.name)
+        signature = Signature(program.name, len(program.parameters), len(program.variables), program.group)
+        executable = opened.load(binary, signature)
+        for size in (0, 37) if program.variables else (0,):
+            arrays = arrays_for(kernel, size)
+            np.testing.assert_array_equal(launch(opened, executable, program, arrays, size),
+                                          meaning(kernel, arrays, size))
+
+
+def launch(device, executable, program, arrays, size):
+    memories = []
+    for slot in range(len(arrays)):
+        memory = device.allocator.allocate(max(1, arrays[slot].nbytes))
+        if arrays[slot].nbytes:
+            device.allocator.copy_in(memory, memoryview(arrays[slot].view(np.uint8)))
+        memories.append(memory)
+    grid = [s if isinstance(s, int) else dims.evaluate(s, {N: size}) for s in program.grid]
+    executable.launch(memories, [size] * len(program.variables), grid)
+    result = np.empty_like(arrays[0])
+    if result.nbytes:
+        device.allocator.copy_out(memoryview(result.view(np.uint8)), memories[0])
+    device.synchronize()
+    for slot, memory in enumerate(memories):
+        device.allocator.free(memory, max(1, arrays[slot].nbytes))
+    return result
+
+
+# --- what it chooses ----------------------------------------------------------------------------------------
+
+
+def only(name):
+    (kernel,) = kernels_of(CASES[name]())
+    return kernel
+
+
+def actions(name, target):
+    return [str(action) for action in tiled(only(name), target).arg]
+
+
+def kinds(name, target):
+    return {str(r.arg[1]) for r in tiled(only(name), target).toposort() if r.op.name == "RANGE"}
+
+
+def test_actions_are_deterministic():
+    for name in sorted(CASES):
+        for kernel in kernels_of(CASES[name]()):
+            assert tiled(kernel, LANES) is tiled(kernel, LANES)
+
+
+def test_matmul_has_lanes_and_a_register_tile():
+    assert {"vector", "unroll"} <= kinds("matmul even", LANES)
+
+
+def test_large_kernels_use_the_grid_and_small_ones_do_not():
+    assert "global" in kinds("long elementwise", LANES)
+    assert "global" not in kinds("elementwise", LANES)
+
+
+def test_contractions_are_staged_and_long_sums_shared():
+    assert any("stage" in action for action in actions("matmul odd", GROUPS))
+    assert any("across the work-group" in action for action in actions("long rows", GROUPS))
+    assert lowered(only("long rows"), GROUPS).group
+
+
+def test_neighbouring_axes_are_merged():
+    assert any("merge" in action for action in actions("elementwise", LANES))
+
+
+def test_ordered_ranges_are_left_alone():
+    (kernel,) = kernels_of(CASES["scatter"]())
+    for target in TARGETS:
+        found = [r for r in tiled(kernel, target).toposort() if r.op.name == "RANGE" and r.arg[1] == "ordered"]
+        assert len(found) == 1
