@@ -72,10 +72,18 @@ class Dialect:
 
     def type_of(self, node: UOp) -> str:
         """The type of a node's value. Raises CompileError for a dtype that the dialect lacks."""
+        scalar = self._scalar(node)
+        return self.vector_type(scalar, lanes_of(node)) if node.shape else scalar
+
+    def element_of(self, node: UOp) -> str:
+        """The type of one element of a buffer. Raises CompileError like `type_of`."""
+        return self.memory_types.get(node.dtype.name) or self._scalar(node)
+
+    def _scalar(self, node: UOp) -> str:
         scalar = self.types.get(self.register(node.dtype).name)
         if scalar is None:
             raise CompileError(f"{self.name} has no type for {node.dtype}", where=repr(node))
-        return self.vector_type(scalar, lanes_of(node)) if node.shape else scalar
+        return scalar
 
     def register(self, dtype: DType) -> DType:
         """The dtype that registers hold a value in."""
@@ -444,7 +452,7 @@ class _Writer:
 
 
 _LEAVES = frozenset({ops.CONST, ops.IOTA})
-_ON_BITS = frozenset({ops.CAST, ops.BITCAST, ops.WHERE})  # what can be done to a value held as bits
+_ON_BITS = frozenset({ops.BITCAST, ops.WHERE})  # what can be done to a value held as bits
 
 
 def strip(text: str) -> str:

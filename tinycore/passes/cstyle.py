@@ -22,8 +22,7 @@ def type_of(context: Any, node: UOp) -> str:
 
 def element(context: Any, node: UOp) -> str:
     """The type of one element of a buffer in memory."""
-    dialect = context.dialect
-    return str(dialect.memory_types.get(node.dtype.name) or dialect.types[dialect.register(node.dtype).name])
+    return str(context.dialect.element_of(node))
 
 
 def wide(context: Any, node: UOp) -> str:

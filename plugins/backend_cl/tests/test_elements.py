@@ -19,6 +19,7 @@ BY_KIND = {
 }
 ARITHMETIC = sorted(query.arithmetic_dtypes(half=False, double=True), key=str)
 STORED = sorted(query.storage_dtypes(double=True), key=str)
+COMPUTED = [dtype for dtype in STORED if dtype.itemsize > 1 or not dtype.is_float]
 LANES = [0, 3, 16]
 
 
@@ -56,7 +57,7 @@ def operands(lines, kit, lanes, *arrays_of):
 
 
 @pytest.mark.parametrize("lanes", LANES)
-@pytest.mark.parametrize("dtype", STORED, ids=str)
+@pytest.mark.parametrize("dtype", COMPUTED, ids=str)
 def test_arithmetic(lines, kit, dtype, lanes):
     pairs = np.array(list(itertools.product(edges(dtype), repeat=2)), dtype.numpy)
     a, b = (padded(pairs[:, k], lanes) for k in range(2))
@@ -104,12 +105,12 @@ def test_division_and_shifts_within_their_domain(lines, kit, dtype, lanes):
 
 
 @pytest.mark.parametrize("lanes", LANES)
-@pytest.mark.parametrize("dtype", STORED, ids=str)
+@pytest.mark.parametrize("dtype", COMPUTED, ids=str)
 def test_conversions_to_everything(lines, kit, dtype, lanes):
     x = padded(edges(dtype), lanes)
     start, (value,) = operands(lines, kit, lanes, (0, dtype, x.size))
     outs = []
-    for slot, target in enumerate(STORED, 1):
+    for slot, target in enumerate(COMPUTED, 1):
         lines.store(lines.buffer(slot, target, x.size), start, lines.add(value.cast(target)))
         outs.append(np.zeros(x.size, target.numpy))
     kit.check(lines.program(), x, *outs)

@@ -373,6 +373,13 @@ def test_functions_of_bits_are_an_error(lines, kit):
         kit.device.render(lines.program())
 
 
+def test_conversions_of_8_bit_floats_without_rules_are_an_error(lines, kit):
+    x, out = lines.buffer(0, dtypes.float8_e4m3, 1), lines.buffer(1, dtypes.float32, 1)
+    lines.store(out, 0, lines.add(lines.load(x, 0).cast(dtypes.float32)))
+    with pytest.raises(CompileError, match=r"no render rule for CAST\(float8_e4m3\) of float32"):
+        kit.device.render(lines.program())
+
+
 def test_a_value_used_before_it_is_listed_is_an_error(lines, kit):
     x = lines.buffer(0, dtypes.float32, 1)
     load = UOp(ops.LOAD, dtypes.float32, (x, kit.number(0), kit.yes), 1)

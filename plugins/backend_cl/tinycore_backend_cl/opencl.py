@@ -41,7 +41,9 @@ def render(program: Program, target: Target) -> str:
 @functools.cache
 def dialect(half: bool) -> Dialect:
     """OpenCL C for devices with or without arithmetic on float16."""
-    held = {"bfloat16": dtypes.uint16, **({} if half else {"float16": dtypes.uint16})}
+    held = {"bfloat16": dtypes.uint16, "float8_e4m3": dtypes.uint8, "float8_e5m2": dtypes.uint8}
+    if not half:
+        held["float16"] = dtypes.uint16
     own = rules.load("tinycore_backend_cl.opencl").renders["opencl"]
     common = rules.load("tinycore.passes.cstyle").renders["cstyle"]
     return Dialect(
