@@ -12,6 +12,7 @@ import hashlib
 import json
 import struct
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,12 @@ from pathlib import Path
 from tinycore.codegen.compile import lower
 from tinycore.codegen.program import Program
 from tinycore.config import config
-from tinycore.errors import DataError
+from tinycore.errors import CompileError, DataError, TinycoreError
 from tinycore.ir import Dim, Target, UOp, dtypes, ops
 from tinycore.ir.text import digest, parse, print_graph
 from tinycore.rules.doors import Observer
 from tinycore.runtime import report
-from tinycore.runtime.cache import DiskCache, open_cache
+from tinycore.runtime.cache import CacheWarning, DiskCache, open_cache
 from tinycore.runtime.device import Device, Executable, Signature
 from tinycore.runtime.environment import environment
 from tinycore.runtime.joined import joined, lowering_digests, lowering_key
@@ -77,8 +78,7 @@ def compile_kernel(kernel: UOp, device: Device) -> Compiled:
     found = _loaded.get(key)
     if found is None:
         start = time.perf_counter()
-        entry, cached = _from_cache(kernel, device)
-        executable = device.load(entry.binary, entry.signature)
+        entry, executable, cached = _load(kernel, device)
         found = Compiled(
             entry.signature.name, executable, entry.variables, entry.grid, entry.operations, entry.traffic
         )
@@ -98,18 +98,27 @@ def forget_loaded() -> None:
     _loaded.clear()
 
 
-def _from_cache(kernel: UOp, device: Device) -> tuple[_Entry, bool]:
-    """What a kernel became, and whether that was found on disk."""
+def _load(kernel: UOp, device: Device) -> tuple[_Entry, Executable, bool]:
+    """What a kernel became, its code ready to run, and whether that was found on disk."""
     cache = _cache()
     key = cache_key(kernel, device.target) if cache is not None else ""
     if cache is not None and config().debug < 3 and not config().validate:
         content = cache.get(key)
         if content is not None:
-            return _unpack(content), True
+            try:
+                entry = _unpack(content)
+                return entry, device.load(entry.binary, entry.signature), True
+            except (DataError, CompileError) as error:
+                _warn_of_entry(error.what)
     entry = _compile(kernel, device)
     if cache is not None:
         cache.put(key, _pack(entry))
-    return entry, False
+    return entry, device.load(entry.binary, entry.signature), False
+
+
+@functools.cache
+def _warn_of_entry(problem: str) -> None:
+    warnings.warn(f"an entry of the kernel cache was of no use, and is replaced: {problem}", CacheWarning, stacklevel=2)
 
 
 def _compile(kernel: UOp, device: Device) -> _Entry:
@@ -218,6 +227,14 @@ def _node(dim: Dim) -> UOp:
 
 
 def _unpack(content: bytes) -> _Entry:
+    """What `_pack` packed. Raises DataError for anything else."""
+    try:
+        return _unpack_format(content)
+    except (ValueError, LookupError, TypeError, TinycoreError):
+        raise DataError("a cache entry has another format") from None
+
+
+def _unpack_format(content: bytes) -> _Entry:
     from tinycore.ir.dims import to_dim
 
     if len(content) < _HEADER.size:
