@@ -139,8 +139,12 @@ def describe(library: api.Library, platform: int, device: int) -> Description:
 
 
 def storage_dtypes(double: bool) -> frozenset[DType]:
-    """What buffers may hold: narrow floats need no arithmetic to be stored."""
-    return frozenset(dtypes.DATA) - ({dtypes.float64} if not double else frozenset())
+    """What buffers may hold: float16 and bfloat16 need no arithmetic to be stored.
+
+    The renderer could store 8-bit floats too; they are claimed once reductions of them are carried wider.
+    """
+    floats = (dtypes.float16, dtypes.bfloat16, dtypes.float32)
+    return frozenset({*INTEGERS, *floats, *((dtypes.float64,) if double else ())})
 
 
 def arithmetic_dtypes(half: bool, double: bool) -> frozenset[DType]:
