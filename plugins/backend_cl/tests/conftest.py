@@ -174,7 +174,7 @@ class Kit:
                 continue
             if answer.dtype.kind == "b":  # a True that is not 1 would pass for one
                 answer, wanted = answer.view(np.uint8), wanted.view(np.uint8)
-            if answer.dtype.name.startswith(("bfloat", "float8")):  # numpy does not know that the NaN of these floats are equal
+            if answer.dtype.name.startswith(("bfloat", "float8")):  # numpy does not know their NaN
                 answer, wanted = answer.astype(np.float32), wanted.astype(np.float32)
             np.testing.assert_array_equal(answer, wanted)
             if answer.dtype.kind == "f":
