@@ -46,6 +46,11 @@ COMMANDS: Final[dict[str, Command]] = {
         "run inline tests, derived cases and random orders of rules",
         ("tinycore rules test my.rules", "tinycore rules test --seed 7"),
     ),
+    "fmt": Command(
+        "tinycore_tools_rules.fmt_command",
+        "lay files out in the one way; comments and meaning stay",
+        ("tinycore rules fmt my.rules", "tinycore rules fmt --check my.rules", "tinycore rules fmt - < my.rules"),
+    ),
 }
 """The commands by name."""
 
