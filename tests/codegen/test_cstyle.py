@@ -47,15 +47,30 @@ def assemble(program, parameters, memory, body):
 @pytest.fixture(scope="module")
 def dialect():
     common = rules.load("tinycore.passes.cstyle").renders["cstyle"]
-    names = {"bool": "bool", "int8": "char", "int32": "int", "int64": "long", "uint8": "uchar",
-             "uint16": "ushort", "uint32": "uint", "uint64": "ulong", "float32": "float"}
+    names = {
+        "bool": "bool",
+        "int8": "char",
+        "int32": "int",
+        "int64": "long",
+        "uint8": "uchar",
+        "uint16": "ushort",
+        "uint32": "uint",
+        "uint64": "ulong",
+        "float32": "float",
+    }
     return Dialect(
-        name="test C", rules=(Own(), common), types=names, memory_types={}, bits={"bfloat16": dtypes.uint16},
-        suffixes={"float32": "f", "uint32": "u", "int64": "l"}, declaration="{type} {name} = {text};",
+        name="test C",
+        rules=(Own(), common),
+        types=names,
+        memory_types={},
+        bits={"bfloat16": dtypes.uint16},
+        suffixes={"float32": "f", "uint32": "u", "int64": "l"},
+        declaration="{type} {name} = {text};",
         vector_type=lambda scalar, lanes: f"{scalar}x{lanes}",
         vector=lambda kind, texts, dtype: f"{kind}({', '.join(texts)})",
         lane=lambda node, text, lane: f"{text}[{lane}]",
-        assemble=assemble, helpers={"unused": "float unused;", "erf": "float erf(float x);"},
+        assemble=assemble,
+        helpers={"unused": "float unused;", "erf": "float erf(float x);"},
     )
 
 
@@ -180,8 +195,13 @@ def test_loads_do_not_pass_stores_or_barriers(lines, dialect):
     lines.store(x, 2, third)
     body = lines.text(dialect).splitlines()[1:-1]
     assert [line.strip() for line in body] == [
-        "float val0 = data0[0];", "data0[0] = data0[1];", "float val1 = data0[2];", "barrier();",
-        "data0[1] = val0;", "data0[2] = val1;"]
+        "float val0 = data0[0];",
+        "data0[0] = data0[1];",
+        "float val1 = data0[2];",
+        "barrier();",
+        "data0[1] = val0;",
+        "data0[2] = val1;",
+    ]
 
 
 def test_reads_of_a_register_do_not_pass_its_update(lines, dialect):
@@ -193,7 +213,11 @@ def test_reads_of_a_register_do_not_pass_its_update(lines, dialect):
     lines.again(UOp(ops.UPDATE, dtypes.void, (b, total)))
     lines.store(out, 0, lines.again(UOp(ops.AFTER, dtypes.float32, (b,))))
     assert [line.strip() for line in lines.text(dialect).splitlines()[3:-1]] == [
-        "float alu0 = acc0 + acc1;", "acc0 = acc1 + 2.0f;", "acc1 = alu0;", "data0[0] = acc1;"]
+        "float alu0 = acc0 + acc1;",
+        "acc0 = acc1 + 2.0f;",
+        "acc1 = alu0;",
+        "data0[0] = acc1;",
+    ]
 
 
 def test_nothing_moves_into_a_loop(lines, dialect):
@@ -232,8 +256,11 @@ def test_lane_reductions_are_trees(lines, dialect):
     assert "data1[0] = (val0[0] + val0[2]) + (val0[1] + val0[3]);" in text
 
 
-@pytest.mark.parametrize("op, sign", [
-    (ops.LE, "<="), (ops.LT, "<"), (ops.EQ, "=="), (ops.NE, "!="), (ops.ADD, "+"), (ops.DIV, "/")], ids=str)
+@pytest.mark.parametrize(
+    "op, sign",
+    [(ops.LE, "<="), (ops.LT, "<"), (ops.EQ, "=="), (ops.NE, "!="), (ops.ADD, "+"), (ops.DIV, "/")],
+    ids=str,
+)
 def test_operands_keep_their_parentheses(lines, dialect, op, sign):
     x, out = lines.buffer(0), lines.buffer(1)
     zero = UOp.const(dtypes.float32, 0.0)
@@ -250,28 +277,42 @@ def test_helpers_that_are_used_come_first(lines, dialect):
     assert text.startswith("float erf(float x);\nvoid k(") and "unused" not in text
 
 
-@pytest.mark.parametrize("value, text", [
-    (1.5, "1.5f"), (-2.0, "(-2.0f)"), (0.1, "0x1.99999ap-4f"), (1e30, "0x1.93e594p+99f"),
-    (-0.0, "(-0.0f)"), (2.0**-149, "0x1p-149f"),
-])
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (1.5, "1.5f"),
+        (-2.0, "(-2.0f)"),
+        (0.1, "0x1.99999ap-4f"),
+        (1e30, "0x1.93e594p+99f"),
+        (-0.0, "(-0.0f)"),
+        (2.0**-149, "0x1p-149f"),
+    ],
+)
 def test_float_constants_are_exact(lines, dialect, value, text):
     out = lines.buffer(0)
     constant = UOp.const(dtypes.float32, value)
     lines.store(out, 0, constant)
     assert f"data0[0] = {text};" in lines.text(dialect)
-    assert UOp.const(dtypes.float32, float.fromhex(text.strip("()f"))
-                     if "0x" in text else float(text.strip("()f"))) is constant
+    assert (
+        UOp.const(
+            dtypes.float32, float.fromhex(text.strip("()f")) if "0x" in text else float(text.strip("()f"))
+        )
+        is constant
+    )
 
 
-@pytest.mark.parametrize("dtype, value, text", [
-    (dtypes.int32, -(2**31), "(-2147483647 - 1)"),
-    (dtypes.int64, -(2**63), "(-9223372036854775807l - 1)"),
-    (dtypes.int64, 5, "5l"),
-    (dtypes.uint32, 2**32 - 1, "4294967295u"),
-    (dtypes.bool_, True, "true"),
-    (dtypes.int8, -3, "(-3)"),
-    (dtypes.bfloat16, 1.0, "16256"),
-])
+@pytest.mark.parametrize(
+    "dtype, value, text",
+    [
+        (dtypes.int32, -(2**31), "(-2147483647 - 1)"),
+        (dtypes.int64, -(2**63), "(-9223372036854775807l - 1)"),
+        (dtypes.int64, 5, "5l"),
+        (dtypes.uint32, 2**32 - 1, "4294967295u"),
+        (dtypes.bool_, True, "true"),
+        (dtypes.int8, -3, "(-3)"),
+        (dtypes.bfloat16, 1.0, "16256"),
+    ],
+)
 def test_other_constants(lines, dialect, dtype, value, text):
     lines.store(lines.buffer(0, dtype), 0, UOp.const(dtype, value))
     assert f"data0[0] = {text};" in lines.text(dialect)
@@ -286,8 +327,14 @@ def test_signed_arithmetic_that_may_overflow_is_unsigned(lines, dialect):
     lines.store(x, i * 4 + 1, i)
     lines.end(i)
     text = lines.text(dialect)
-    for expected in ("(int)((uint)val0 + (uint)val0)", "(int)((uint)val0 - (uint)1)", "(int)(0 - (uint)val0)",
-                     "(int)((uint)val0 * (uint)val0)", "(int)((uint)val0 << 3)", "data0[(i0 * 4) + 1]"):
+    for expected in (
+        "(int)((uint)val0 + (uint)val0)",
+        "(int)((uint)val0 - (uint)1)",
+        "(int)(0 - (uint)val0)",
+        "(int)((uint)val0 * (uint)val0)",
+        "(int)((uint)val0 << 3)",
+        "data0[(i0 * 4) + 1]",
+    ):
         assert expected in text
 
 

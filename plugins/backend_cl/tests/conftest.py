@@ -98,8 +98,15 @@ class Lines:
     def program(self, name="k"):
         linear = UOp(ops.LINEAR, dtypes.void, tuple(self.nodes), None)
         parameters = tuple(self.buffers[slot] for slot in sorted(self.buffers))
-        return Program(name, linear, parameters, self.variables, frozenset(self.written), tuple(self.grid),
-                       tuple(self.group))
+        return Program(
+            name,
+            linear,
+            parameters,
+            self.variables,
+            frozenset(self.written),
+            tuple(self.grid),
+            tuple(self.group),
+        )
 
 
 def splat(node, lanes):

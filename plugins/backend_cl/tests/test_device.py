@@ -130,14 +130,17 @@ def test_compile_errors_show_the_line(device):
     assert lines[2][lines[1].index("missing")] == "^"
 
 
-@pytest.mark.parametrize("log, line", [
-    ("<kernel>:2:9: error: use of undeclared identifier 'c'", "2 | int b = c;"),
-    ("error: /tmp/x.cl:2:9: use of undeclared identifier 'c'", "2 | int b = c;"),
-    ("input.cl:1:1: warning: odd\ninput.cl:2:9: fatal error: no", "2 | int b = c;"),
-    ("C:\\tmp\\x.cl:2:9: error: no", "2 | int b = c;"),
-    ("something else went wrong", "something else went wrong"),
-    ("x.cl:77:1: error: beyond the end", "x.cl:77:1: error: beyond the end"),
-])
+@pytest.mark.parametrize(
+    "log, line",
+    [
+        ("<kernel>:2:9: error: use of undeclared identifier 'c'", "2 | int b = c;"),
+        ("error: /tmp/x.cl:2:9: use of undeclared identifier 'c'", "2 | int b = c;"),
+        ("input.cl:1:1: warning: odd\ninput.cl:2:9: fatal error: no", "2 | int b = c;"),
+        ("C:\\tmp\\x.cl:2:9: error: no", "2 | int b = c;"),
+        ("something else went wrong", "something else went wrong"),
+        ("x.cl:77:1: error: beyond the end", "x.cl:77:1: error: beyond the end"),
+    ],
+)
 def test_logs_of_several_compilers(log, line):
     assert line in str(build_error("k", "int a;\nint b = c;\n", log))
 
@@ -199,8 +202,14 @@ def test_no_loader_says_what_to_install():
 def test_no_driver_says_what_to_install():
     """The loader finds its drivers by files in a folder; an empty one means none."""
     code = "import tinycore_backend_cl as b\ntry: b.open_device()\nexcept Exception as e: print(repr(e))"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
-                            env={"OCL_ICD_VENDORS": "/nonexistent", "PATH": "/usr/bin"}, check=False)
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"OCL_ICD_VENDORS": "/nonexistent", "PATH": "/usr/bin"},
+        check=False,
+    )
     if "BackendUnavailable" not in answer.stdout and not answer.stdout.strip():
         pytest.skip("this loader does not look at OCL_ICD_VENDORS")
     assert "BackendUnavailable" in answer.stdout and "install" in answer.stdout

@@ -14,8 +14,20 @@ COMPARISONS = (ops.LT, ops.LE, ops.EQ, ops.NE)
 BY_KIND = {
     "bool": (ops.ADD, ops.MUL, ops.MAX, ops.MIN, ops.AND, ops.OR, ops.XOR, *COMPARISONS),
     "int": (ops.ADD, ops.SUB, ops.MUL, ops.MAX, ops.MIN, ops.AND, ops.OR, ops.XOR, *COMPARISONS, ops.NEG),
-    "float": (ops.ADD, ops.SUB, ops.MUL, ops.DIV, ops.MAX, ops.MIN, *COMPARISONS, ops.NEG, ops.SQRT,
-              ops.FLOOR, ops.TRUNC, ops.ROUND),
+    "float": (
+        ops.ADD,
+        ops.SUB,
+        ops.MUL,
+        ops.DIV,
+        ops.MAX,
+        ops.MIN,
+        *COMPARISONS,
+        ops.NEG,
+        ops.SQRT,
+        ops.FLOOR,
+        ops.TRUNC,
+        ops.ROUND,
+    ),
 }
 ARITHMETIC = sorted(query.arithmetic_dtypes(half=False, double=True), key=str)
 STORED = sorted(query.storage_dtypes(double=True), key=str)
@@ -30,12 +42,50 @@ def edges(dtype):
         some = {0, 1, 2, 3, 7, 100, int(dtype.max), int(dtype.max) - 1, int(dtype.max) // 2 + 1}
         some |= {-1, -2, -7, int(dtype.min), int(dtype.min) + 1} if dtype.kind == "int" else set()
         return np.array(sorted(some), dtype.numpy)
-    values = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 0.1, 3.7, -3.7, 127.5, 255.9, 256.0, 32768.0,
-              65504.0, 65520.0, 1e5, 2147483520.0,
-              2147483648.0, -2147483648.0, -2147483904.0, 4294967296.0, 9.2e18,
-              9223372036854775808.0, -9223372036854775808.0, 1.8446744073709552e19, 1e30, -1e30, 1e-30, 1e-40,
-              6e-8, 5.96e-8, 2.98e-8, 1.00390625, 1.01171875, 1 + 2**-8 + 2**-40, 1 + 2**-11 + 2**-40,
-              np.inf, -np.inf, np.nan]
+    values = [
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        0.5,
+        -0.5,
+        1.5,
+        2.5,
+        -2.5,
+        0.1,
+        3.7,
+        -3.7,
+        127.5,
+        255.9,
+        256.0,
+        32768.0,
+        65504.0,
+        65520.0,
+        1e5,
+        2147483520.0,
+        2147483648.0,
+        -2147483648.0,
+        -2147483904.0,
+        4294967296.0,
+        9.2e18,
+        9223372036854775808.0,
+        -9223372036854775808.0,
+        1.8446744073709552e19,
+        1e30,
+        -1e30,
+        1e-30,
+        1e-40,
+        6e-8,
+        5.96e-8,
+        2.98e-8,
+        1.00390625,
+        1.01171875,
+        1 + 2**-8 + 2**-40,
+        1 + 2**-11 + 2**-40,
+        np.inf,
+        -np.inf,
+        np.nan,
+    ]
     with np.errstate(all="ignore"):
         return np.array(values).astype(dtype.numpy)
 
@@ -79,8 +129,10 @@ def test_operands_that_are_written_in(lines, kit, dtype, lanes):
     gate, outs = lines.add(x < y), []
     shape = (lanes,) if lanes else ()
     for op in BY_KIND["int" if dtype.is_int else dtype.kind]:
-        parts = [lines.add(gate.where(x, UOp.const(dtype, len(outs) * 2, shape))),
-                 lines.add(gate.where(UOp.const(dtype, len(outs) * 2 + 1, shape), y))]
+        parts = [
+            lines.add(gate.where(x, UOp.const(dtype, len(outs) * 2, shape))),
+            lines.add(gate.where(UOp.const(dtype, len(outs) * 2 + 1, shape), y)),
+        ]
         value = lines.add(parts[0].alu(op, *parts[1 : len(op.operands)]))
         lines.store(lines.buffer(len(outs) + 2, value.dtype, a.size), start, value)
         outs.append(np.zeros(a.size, value.dtype.numpy))

@@ -413,7 +413,9 @@ def test_the_text_of_a_kernel(lines, kit):
     gate = lines.add(i < UOp(ops.VARIABLE, dtypes.int32, (), n.arg))
     value = lines.add(lines.load(x, i, 1, gate) * 0.1)
     lines.store(out, i, lines.add(value.cast(dtypes.bfloat16)), gate)
-    assert kit.device.render(lines.program("scale")) == '''\
+    assert (
+        kit.device.render(lines.program("scale"))
+        == """\
 #pragma OPENCL FP_CONTRACT OFF
 inline ushort bfloat16_from_float(float x) {
   const uint bits = as_uint(x);
@@ -434,4 +436,5 @@ void scale(
   bool alu1 = alu0 < var_n;
   if (alu1) data1[alu0] = bfloat16_from_float((alu1 ? data0[alu0] : 0.0f) * 0x1.99999ap-4f);
 }
-'''
+"""
+    )

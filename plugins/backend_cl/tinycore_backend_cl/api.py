@@ -133,7 +133,13 @@ _OBJECT_FUNCTIONS: Final[dict[str, tuple[Any, ...]]] = {
     "clCreateBuffer": (c_void_p, c_uint64, c_size_t, c_void_p, _CODE),
     "clCreateProgramWithSource": (c_void_p, c_uint32, POINTER(c_char_p), _SIZES, _CODE),
     "clCreateProgramWithBinary": (
-        c_void_p, c_uint32, POINTER(c_void_p), _SIZES, POINTER(c_char_p), _CODE, _CODE,
+        c_void_p,
+        c_uint32,
+        POINTER(c_void_p),
+        _SIZES,
+        POINTER(c_char_p),
+        _CODE,
+        _CODE,
     ),
     "clCreateKernel": (c_void_p, c_char_p, _CODE),
 }

@@ -28,11 +28,14 @@ class BufferAllocator:
         """A new buffer. Raises TinycoreError when the device cannot hold it."""
         most = self._session.description.allocation_bytes
         if nbytes > most:
-            raise TinycoreError(f"a buffer of {nbytes} bytes is larger than the {most} that are allowed",
-                                hint="split the tensor, or use another device")
+            raise TinycoreError(
+                f"a buffer of {nbytes} bytes is larger than the {most} that are allowed",
+                hint="split the tensor, or use another device",
+            )
         # OpenCL has no empty buffers.
-        handle = self._session.library.create("clCreateBuffer", self._session.context, api.MEM_READ_WRITE,
-                                              max(nbytes, 1), None)
+        handle = self._session.library.create(
+            "clCreateBuffer", self._session.context, api.MEM_READ_WRITE, max(nbytes, 1), None
+        )
         return Memory(handle)
 
     def free(self, memory: Memory, nbytes: int) -> None:
@@ -43,15 +46,35 @@ class BufferAllocator:
         """Host to device; the source may be changed when this returns."""
         if source.nbytes:
             address = np.frombuffer(source, np.uint8).ctypes.data
-            self._session.library.call("clEnqueueWriteBuffer", self._session.queue, target.handle, 1,
-                                       target.offset, source.nbytes, address, 0, None, None)
+            self._session.library.call(
+                "clEnqueueWriteBuffer",
+                self._session.queue,
+                target.handle,
+                1,
+                target.offset,
+                source.nbytes,
+                address,
+                0,
+                None,
+                None,
+            )
 
     def copy_out(self, target: memoryview, source: Memory) -> None:
         """Device to host, after everything launched before."""
         if target.nbytes:
             address = np.frombuffer(target, np.uint8).ctypes.data
-            self._session.library.call("clEnqueueReadBuffer", self._session.queue, source.handle, 1,
-                                       source.offset, target.nbytes, address, 0, None, None)
+            self._session.library.call(
+                "clEnqueueReadBuffer",
+                self._session.queue,
+                source.handle,
+                1,
+                source.offset,
+                target.nbytes,
+                address,
+                0,
+                None,
+                None,
+            )
 
     def view(self, memory: Memory, offset: int, nbytes: int) -> Memory:
         """A part of a buffer."""
@@ -90,8 +113,9 @@ class OpenCLDevice:
         """Wait for everything in the queue."""
         self._session.library.call("clFinish", self._session.queue)
 
-    def elapsed(self, executable: Executable, buffers: Sequence[Memory], variables: Sequence[int],
-                grid: Sequence[int]) -> float:
+    def elapsed(
+        self, executable: Executable, buffers: Sequence[Memory], variables: Sequence[int], grid: Sequence[int]
+    ) -> float:
         """Seconds of one launch, by the device's own clock."""
         return cast(Kernel, executable).elapsed(buffers, variables, grid)
 
@@ -110,8 +134,10 @@ def open_device(index: int = 0) -> OpenCLDevice:
     library = api.Library()
     found = query.devices(library)
     if not 0 <= index < len(found):
-        raise BackendUnavailable(f"there is no OpenCL device number {index}, only {len(found)}",
-                                 hint="count from 0: CL is the first, CL:1 the second")
+        raise BackendUnavailable(
+            f"there is no OpenCL device number {index}, only {len(found)}",
+            hint="count from 0: CL is the first, CL:1 the second",
+        )
     platform, device = found[index]
     try:
         context = library.create("clCreateContext", None, 1, (c_void_p * 1)(device), None, None)

@@ -17,9 +17,19 @@ from tinycore.passes.cstyle import element, is_bool, is_finite, is_float, is_pla
 __all__ = ["dialect", "element", "is_bool", "is_finite", "is_float", "is_plain", "render", "type_of", "zero"]
 
 TYPES = {
-    "bool": "bool", "int8": "char", "int16": "short", "int32": "int", "int64": "long", "index": "long",
-    "uint8": "uchar", "uint16": "ushort", "uint32": "uint", "uint64": "ulong",
-    "float16": "half", "float32": "float", "float64": "double",
+    "bool": "bool",
+    "int8": "char",
+    "int16": "short",
+    "int32": "int",
+    "int64": "long",
+    "index": "long",
+    "uint8": "uchar",
+    "uint16": "ushort",
+    "uint32": "uint",
+    "uint64": "ulong",
+    "float16": "half",
+    "float32": "float",
+    "float64": "double",
 }
 SUFFIXES = {"uint32": "u", "int64": "l", "index": "l", "uint64": "ul", "float16": "h", "float32": "f"}
 EXTENSIONS = {dtypes.float16: "cl_khr_fp16", dtypes.float64: "cl_khr_fp64"}

@@ -20,8 +20,11 @@ from tinycore_backend_cl.query import Description
 SOURCE, BINARY = b"OPENCLSOURCE\0", b"OPENCLBINARY\0"
 """What compiled code starts with: drivers that give no binaries get the source again."""
 _DIGEST = 16
-_DIAGNOSTIC = re.compile(r"^\s*(?P<first>(?:fatal )?error: )?(?:.*:)?(?P<line>\d+):(?P<column>\d+):\s*"
-                         r"(?(first)|(?:fatal )?error:\s*)(?P<message>.*)$", re.MULTILINE)
+_DIAGNOSTIC = re.compile(
+    r"^\s*(?P<first>(?:fatal )?error: )?(?:.*:)?(?P<line>\d+):(?P<column>\d+):\s*"
+    r"(?(first)|(?:fatal )?error:\s*)(?P<message>.*)$",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,11 @@ def _unpack(code: bytes, name: str) -> tuple[bytes, bytes]:
     digest, content = rest[:_DIGEST], rest[_DIGEST:]
     whole = hashlib.blake2b(content, digest_size=_DIGEST).digest() == digest
     if kind not in (SOURCE, BINARY) or not whole:
-        raise CompileError("this is not code for an OpenCL device", where=f"kernel {name}: {code[:16]!r}...",
-                           hint="empty the kernel cache")
+        raise CompileError(
+            "this is not code for an OpenCL device",
+            where=f"kernel {name}: {code[:16]!r}...",
+            hint="empty the kernel cache",
+        )
     return kind, content
 
 
@@ -89,11 +95,20 @@ def _from_binary(session: Session, binary: bytes, name: str) -> int:
     status = c_int32(0)
     try:
         return session.library.create(
-            "clCreateProgramWithBinary", session.context, 1, (c_void_p * 1)(session.device),
-            (c_size_t * 1)(len(binary)), (c_char_p * 1)(binary), ctypes.byref(status))
+            "clCreateProgramWithBinary",
+            session.context,
+            1,
+            (c_void_p * 1)(session.device),
+            (c_size_t * 1)(len(binary)),
+            (c_char_p * 1)(binary),
+            ctypes.byref(status),
+        )
     except api.OpenCLError as error:
-        raise CompileError(f"the driver refuses a cached binary: {error.what}", where=f"kernel {name}",
-                           hint="empty the kernel cache: the driver may have changed") from error
+        raise CompileError(
+            f"the driver refuses a cached binary: {error.what}",
+            where=f"kernel {name}",
+            hint="empty the kernel cache: the driver may have changed",
+        ) from error
 
 
 def _build(session: Session, program: int, source: str, name: str) -> None:
@@ -164,10 +179,13 @@ class Kernel:
         expected = 2 * signature.buffers + signature.variables
         count = library.number("clGetKernelInfo", self._kernel, api.KERNEL_NUM_ARGS)
         if count != expected:
-            raise CompileError(f"the code takes {count} arguments, its signature says {expected}",
-                               where=f"kernel {signature.name}")
-        most = library.number("clGetKernelWorkGroupInfo", self._kernel, self._session.device,
-                              api.KERNEL_WORK_GROUP_SIZE)
+            raise CompileError(
+                f"the code takes {count} arguments, its signature says {expected}",
+                where=f"kernel {signature.name}",
+            )
+        most = library.number(
+            "clGetKernelWorkGroupInfo", self._kernel, self._session.device, api.KERNEL_WORK_GROUP_SIZE
+        )
         if prod(signature.group) > most:
             what = f"a work-group has {prod(signature.group)} work-items, this kernel can have {most}"
             raise CompileError(what, where=f"kernel {signature.name}", hint="use smaller local ranges")
@@ -184,14 +202,17 @@ class Kernel:
         library = self._session.library
         try:
             library.call("clWaitForEvents", 1, ctypes.byref(event))
-            start, end = (library.number("clGetEventProfilingInfo", event, what)
-                          for what in (api.PROFILING_COMMAND_START, api.PROFILING_COMMAND_END))
+            start, end = (
+                library.number("clGetEventProfilingInfo", event, what)
+                for what in (api.PROFILING_COMMAND_START, api.PROFILING_COMMAND_END)
+            )
         finally:
             library.call("clReleaseEvent", event)
         return (end - start) * 1e-9
 
-    def _enqueue(self, buffers: Sequence[Memory], variables: Sequence[int], grid: Sequence[int],
-                 event: c_void_p | None) -> bool:
+    def _enqueue(
+        self, buffers: Sequence[Memory], variables: Sequence[int], grid: Sequence[int], event: c_void_p | None
+    ) -> bool:
         if not all(grid):  # nothing to do, and OpenCL 1.2 refuses empty launches
             return False
         library, group = self._session.library, self._signature.group
@@ -204,9 +225,18 @@ class Kernel:
             local = (c_size_t * dimensions)(*shape)
         with self._lock:
             self._set_arguments(buffers, variables)
-            library.call("clEnqueueNDRangeKernel", self._session.queue, self._kernel, dimensions, None,
-                         (c_size_t * dimensions)(*sizes), local, 0, None,
-                         None if event is None else ctypes.byref(event))
+            library.call(
+                "clEnqueueNDRangeKernel",
+                self._session.queue,
+                self._kernel,
+                dimensions,
+                None,
+                (c_size_t * dimensions)(*sizes),
+                local,
+                0,
+                None,
+                None if event is None else ctypes.byref(event),
+            )
         return True
 
     def _set_arguments(self, buffers: Sequence[Memory], variables: Sequence[int]) -> None:

@@ -119,8 +119,10 @@ def describe(library: api.Library, platform: int, device: int) -> Description:
     room = ctypes.c_size_t * (len(sizes) // ctypes.sizeof(ctypes.c_size_t))
     extensions = frozenset(text(api.DEVICE_EXTENSIONS).split())
     return Description(
-        platform=" ".join(library.text("clGetPlatformInfo", platform, what)
-                          for what in (api.PLATFORM_NAME, api.PLATFORM_VERSION)),
+        platform=" ".join(
+            library.text("clGetPlatformInfo", platform, what)
+            for what in (api.PLATFORM_NAME, api.PLATFORM_VERSION)
+        ),
         name=text(api.DEVICE_NAME),
         version=text(api.DEVICE_VERSION),
         driver=text(api.DRIVER_VERSION),
@@ -192,9 +194,19 @@ def generic_target(architecture: str | None) -> Target:
 
 
 GENERIC = Description(
-    platform="generic", name="generic", version="OpenCL 1.2", driver="none",
+    platform="generic",
+    name="generic",
+    version="OpenCL 1.2",
+    driver="none",
     extensions=frozenset({"cl_khr_fp64"}),
-    compute_units=16, group_size=256, work_items=(256, 256, 64), local_bytes=32768, cache_bytes=0,
-    parameter_bytes=1024, allocation_bytes=1 << 30, single=0xBF, double=0xBF,
+    compute_units=16,
+    group_size=256,
+    work_items=(256, 256, 64),
+    local_bytes=32768,
+    cache_bytes=0,
+    parameter_bytes=1024,
+    allocation_bytes=1 << 30,
+    single=0xBF,
+    double=0xBF,
 )
 """What kernels are rendered for when no device is present: within the limits of common graphics cards."""
