@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Hashable, Sequence
 
@@ -69,16 +70,19 @@ def make_schedule(
     if not remember:
         return _make(roots, default_device, doors, observers)
     sink = UOp(ops.SINK, dtypes.void, tuple(roots), None)
-    known = _known.setdefault(sink, {})
+    with _lock:
+        known = _known.setdefault(sink, {})
     key = (default_device, keys_of(doors), bool(observers))
     if key not in known:
         known[key] = _make(roots, default_device, doors, observers)
-        _keep_alive[sink] = None
-        while len(_keep_alive) > _KEPT:
-            del _keep_alive[next(iter(_keep_alive))]
+        with _lock:
+            _keep_alive[sink] = None
+            while len(_keep_alive) > _KEPT:
+                del _keep_alive[next(iter(_keep_alive))]
     return known[key]
 
 
+_lock = threading.Lock()
 _KEPT = 512
 _keep_alive: dict[UOp, None] = {}
 """The last graphs that were scheduled: without a reference they would be forgotten at once."""
