@@ -6,9 +6,6 @@ of a rule, first of the dialect's own, then of the common ones in ``passes/cstyl
 
 A value that is used once is written into the expression that uses it, as long as that changes nothing: not
 across the border of a loop, not past an update of an accumulator that it reads, and loads not past a store.
-
->>> render_c  # doctest: +ELLIPSIS
-<function render_c at ...>
 """
 
 from __future__ import annotations
@@ -363,11 +360,8 @@ class _Writer:
             return UOp.from_bits(vector.dtype, vector.arg[0])
         if vector.op is ops.IOTA:
             return UOp.const(vector.dtype, lane)
-        if vector.op is ops.SPLAT:
-            return vector.src[0] if vector.src[0] in self.names else self._leaf(vector, lane)
-        return self._leaf(vector, lane)
-
-    def _leaf(self, vector: UOp, lane: int) -> UOp:
+        if vector.op is ops.SPLAT and vector.src[0] in self.names:
+            return vector.src[0]
         leaf = UOp(ops.CUSTOM, vector.dtype, (vector,), (f"lane.{lane}", ()))
         self.names[leaf] = self.dialect.lane(vector, self._name(vector), lane)
         return leaf
@@ -405,13 +399,10 @@ class _Writer:
             address = index
             if lane:
                 address = UOp(ops.ADD, index.dtype, (index, UOp.const(index.dtype, lane)))
-                self.names[address] = self._sum(address)
+                self._name(index)
+                self.names[address] = self._write(address)
             addresses.append(address)
         return addresses
-
-    def _sum(self, address: UOp) -> str:
-        self._name(address.src[0])
-        return self._write(address)
 
     def _with_scalar_gate(self, node: UOp, position: int) -> UOp:
         """A load or store with a gate that is the same in all lanes as one with a scalar gate."""
