@@ -104,6 +104,7 @@ def interrupted_after(seconds, function):
     return False
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # one that hits a __del__
 def test_at_any_moment():
     """Programs of ever new sizes, stopped after ever longer times: the same program is right at the next attempt."""
     device = "CPU"

@@ -55,7 +55,12 @@ class Recording:
         self.bindings.update(bindings)
 
     def declare_inputs(self, inputs: Sequence[Buffer]) -> None:
-        """Say which buffers of the captured calls are exchanged at replay, by position."""
+        """Say which buffers of the captured calls are exchanged at replay, by position.
+
+        Raises BindingError for a buffer that is given twice: two inputs could not be told apart.
+        """
+        if len(set(inputs)) != len(inputs):
+            raise BindingError("a buffer is declared twice as an input of a recording")
         self._inputs = tuple(inputs)
 
     def replay(self, inputs: Sequence[Buffer] = (), bindings: Bindings | None = None) -> None:

@@ -93,7 +93,7 @@ class CopyCall:
 Call = KernelCall | CopyCall
 Recorder = Callable[[Sequence[Call], Bindings], None]
 recorders: ContextVar[tuple[Recorder, ...]] = ContextVar("tinycore_recorders", default=())
-"""Called with every list of calls before it runs (capture), in this thread or task only."""
+"""Called with every list of calls that has run (capture), in this thread or task only."""
 
 
 def realize(roots: Sequence[UOp], bindings: Bindings | None = None, device: str | None = None) -> list[UOp]:
@@ -126,10 +126,10 @@ def realize(roots: Sequence[UOp], bindings: Bindings | None = None, device: str 
     }
     _allocate(schedule, buffers)
     calls = [_call(step, buffers) for step in schedule.steps]
-    for recorder in recorders.get():
-        recorder(calls, bindings)
     for call in calls:
         call.run(bindings)
+    for recorder in recorders.get():
+        recorder(calls, bindings)
     nodes = dict(zip(list(buffers)[: len(inputs)], inputs, strict=True))
     return [_result(result, buffers, nodes) for result in schedule.results]
 
