@@ -33,10 +33,7 @@ import sys
 from pathlib import Path
 from tinycore.rules import cache
 for path in map(Path, sys.argv[1:]):
-    text = path.read_text(encoding="utf-8")
-    target = cache.shipped_path(path, cache.key_of(text))
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(cache.sealed(cache.compile_text(text, path.name)), encoding="utf-8")
+    cache.ship(path)
 """
 """Runs with the workspace's Python, because this file knows nothing but the standard library."""
 
@@ -103,17 +100,8 @@ def task_test(arguments: Sequence[str]) -> int:
 
 
 def task_bench(arguments: Sequence[str]) -> int:
-    """Run the benchmarks: all of them, or the named ones."""
-    named = [word for word in arguments if not word.startswith("-")]
-    options = [word for word in arguments if word.startswith("-")]
-    scripts = sorted((ROOT / "benchmarks").glob("bench_*.py"))
-    if named:
-        scripts = [script for script in scripts if script.stem.removeprefix("bench_") in named]
-    if not scripts:
-        known = ", ".join(sorted(path.stem[6:] for path in (ROOT / "benchmarks").glob("bench_*.py")))
-        say(f"no such benchmark; there are: {known or 'none'}")
-        return 2
-    return max(run(PYTHON, script, *options) for script in scripts)
+    """Run the benchmarks beside the peers that are installed; --list shows the rows."""
+    return run(PYTHON, "-m", "benchmarks", *arguments)
 
 
 def task_build(arguments: Sequence[str]) -> int:

@@ -1,0 +1,45 @@
+"""One row in a process of its own: `python -m benchmarks.worker ROW KIT,... ROUNDS BUDGET`.
+
+Prints what is known so far as one JSON line after every step, so that a crash or a timeout loses only the
+step that it hit. Kernels are compiled into an empty cache: first calls are cold, libraries already imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import kits
+from benchmarks.model import Result
+from benchmarks.rows import ROWS
+from benchmarks.runner import Options, run_row
+
+
+def main(name: str, kit_names: str, rounds: str, budget: str) -> None:
+    """Measure one row."""
+    lines = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever libraries print is not ours
+    with tempfile.TemporaryDirectory() as folder:
+        _empty_caches(Path(folder))
+        loaded = [kit for kit in map(kits.load, kit_names.split(",")) if kit is not None]
+
+        def emit(result: Result) -> None:
+            print(json.dumps(result.as_json()), file=lines, flush=True)
+
+        run_row(ROWS[name], loaded, Options(int(rounds), float(budget)), emit)
+
+
+def _empty_caches(folder: Path) -> None:
+    """Before any library is imported: tinycore's, tinygrad's and torch's compilers start from nothing."""
+    os.environ["CACHEDB"] = str(folder / "tinygrad.db")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
+    from tinycore.config import set_default
+
+    set_default(cache_directory=folder / "tinycore")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
