@@ -8,6 +8,7 @@ from tinycore.codegen.nest import TRUE
 from tinycore.errors import CompileError
 from tinycore.ir import Shape, UOp, dims, dtypes, ops
 from tinycore.ir.ops import Op
+from tinycore.passes.movement import is_arange
 from tinycore.rules import Pass, load
 
 ZERO = UOp.const(dtypes.index, 0)
@@ -71,7 +72,7 @@ def _statement(statement: UOp, ranges: Ranges) -> UOp:
     if statement.op is not ops.ASSIGN:
         raise CompileError(f"{statement.op.name} is not a statement of a kernel", where=repr(statement))
     base, view, value = statement.src
-    if value.op is ops.SCAN and not (value.src[0].is_const and value.dtype.is_int):
+    if value.op is ops.SCAN and not is_arange(value):
         return _scan(base, value, ranges)
     loops = ranges.loops(view.shape)
     target = _movement()(_index(view, loops), ranges)

@@ -252,7 +252,7 @@ class _Kernel:
         (tensor,) = interpret([node.src[0]], leaves, known)
         shape = np.broadcast_shapes(gate.shape, *[index.shape for index in indices])
         if not tensor.size:
-            if gate.any():
+            if np.broadcast_to(gate, shape).any():  # loops without iterations read nothing
                 raise InterpretError("an element of an empty tensor is read", where=repr(node))
             return np.zeros(shape, tensor.dtype)
         places = [np.where(gate, index, 0) for index in indices]

@@ -116,3 +116,8 @@ def _unravel(position: UOp, shape: Shape) -> list[UOp]:
         first = all(other == 1 for other in shape[:axis])
         result.append(part if first else part % dims.to_node(size))
     return result
+
+
+def is_arange(node: UOp) -> bool:
+    """Whether a value is ``c, 2 c, 3 c, ...`` along an axis, in integers."""
+    return node.op is ops.SCAN and node.arg[0] is ops.ADD and node.src[0].is_const and node.dtype.is_int

@@ -59,7 +59,13 @@ def _open_device(name: str) -> Device:
         )
     if instance:
         raise BackendUnavailable(f"device {kind} has no instance {instance!r}", hint=f"use {kind}")
-    return spec.open()
+    try:
+        return spec.open()
+    except TinycoreError:
+        raise
+    except Exception as error:  # a backend is foreign code: whatever goes wrong there, others still work
+        what = f"device {name} cannot be opened: {type(error).__name__}: {error}"
+        raise BackendUnavailable(what, hint="tinycore doctor says more") from error
 
 
 def default_device() -> str:

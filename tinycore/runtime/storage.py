@@ -90,6 +90,7 @@ def from_host(
 
     dtype = dtype or dtypes.of_numpy(array.dtype)
     shape = tuple(array.shape) if shape is None else shape
+    check_bindings(bindings or {})
     actual = tuple([evaluate(dim, bindings or {}) for dim in shape])
     if actual != array.shape:
         raise ShapeError(f"an array of shape {array.shape} does not have the shape {actual}")
@@ -108,6 +109,7 @@ def to_host(node: UOp, bindings: Bindings | None = None) -> numpy.ndarray[Any, A
         base = base.src[0]
     if base.op is not ops.BUFFER:
         raise TinycoreError("only stored values can be read", where=repr(node), hint="realize it first")
+    check_bindings(bindings or {})
     shape = tuple([evaluate(dim, bindings or {}) for dim in node.shape])
     array: numpy.ndarray[Any, Any] = np.empty(shape, node.dtype.numpy)
     storage_of(base).copy_out(array.reshape(-1).view(np.uint8).data)

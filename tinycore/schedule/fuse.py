@@ -28,6 +28,7 @@ from enum import Enum
 
 from tinycore.ir import Shape, UOp, dims, ops, toposort
 from tinycore.ir.ops import MOVEMENT
+from tinycore.passes.movement import is_arange
 
 LONGEST = 160
 """Most elementwise ops that one kernel computes for one element."""
@@ -86,11 +87,6 @@ class _Place:
 def always_stored(node: UOp) -> bool:
     """Whether a value is stored for what it is. A running sum of a constant is none: it is index arithmetic."""
     return node.op in _ALWAYS and not is_arange(node)
-
-
-def is_arange(node: UOp) -> bool:
-    """Whether a value is ``c, 2 c, 3 c, ...`` along an axis, in integers."""
-    return node.op is ops.SCAN and node.arg[0] is ops.ADD and node.src[0].is_const and node.dtype.is_int
 
 
 def choose_stored(roots: list[UOp]) -> set[UOp]:

@@ -147,7 +147,7 @@ def _one_each(plan: _Plan, nest: Nest, capabilities: Capabilities) -> None:
         if items < 2 or dimensions == 3:
             plan.actions.append(Bind(number(node), "global"))
             grid.append(number(node))
-        elif is_static(node) and bound(node) <= items:
+        elif is_static(node) and 0 < bound(node) <= items:
             plan.actions.append(Bind(number(node), "local"))
             items //= bound(node)
             dimensions += 1
