@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -95,7 +96,10 @@ class Cell:
 
     def as_json(self) -> dict[str, Any]:
         """Everything, with the derived figures."""
-        return {**asdict(self), "median": self.median, "best": self.best}
+        error = (
+            self.error if self.error is None or math.isfinite(self.error) else None
+        )  # JSON has no infinity
+        return {**asdict(self), "error": error, "median": self.median, "best": self.best}
 
 
 @dataclass
@@ -151,9 +155,7 @@ class Result:
     @classmethod
     def from_json(cls, source: Mapping[str, Any]) -> Result:
         """The inverse of `as_json`."""
-        cells = [
-            Cell(**{name: cell[name] for name in Cell.__dataclass_fields__}) for cell in source["cells"]
-        ]
+        cells = [Cell(**{name: cell[name] for name in Cell.__dataclass_fields__}) for cell in source["cells"]]
         return cls(**{name: source[name] for name in _RESULT_FIELDS}, cells=cells)
 
 

@@ -107,9 +107,8 @@ def notes(results: Sequence[Result]) -> list[str]:
                 lines.append(f"{result.name}: {cell.kit} ({cell.mode}): {cell.failure}")
             elif cell.right is False:
                 bound = f"{result.bound:.1e}" if result.bound is not None else "the tolerance"
-                lines.append(
-                    f"{result.name}: {cell.kit} ({cell.mode}): error {cell.error:.2e}, bound {bound}"
-                )
+                error = "another shape, or NaN" if cell.error is None else f"error {cell.error:.2e}"
+                lines.append(f"{result.name}: {cell.kit} ({cell.mode}): {error}, bound {bound}")
     for family, points in _sweeps(results).items():
         for kit, (sizes, seconds) in points.items():
             slope = log_slope(sizes, seconds)

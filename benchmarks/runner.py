@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -132,19 +134,31 @@ def error_of(found: np.ndarray, reference: np.ndarray) -> float:
         return 0.0
     difference = float(np.max(np.abs(found - reference)))
     scale = float(np.max(np.abs(reference)))
-    return difference / scale if np.isfinite(difference) and scale else (difference or 0.0)
+    if not np.isfinite(difference):
+        return float("inf")
+    return difference / scale if scale else difference
 
 
 def run_row(
-    row: Row, kits: Sequence[Kit], options: Options, emit: Callable[[Result], None] = lambda result: None
+    row: Row,
+    kits: Sequence[Kit],
+    options: Options,
+    emit: Callable[[Result], None] = lambda result: None,
+    broken: Mapping[str, str] = MappingProxyType({}),
 ) -> Result:
-    """Measure a row; `emit` sees what is known so far after every step (a crash loses no more than one)."""
+    """Measure a row; `emit` sees what is known so far after every step (a crash loses no more than one).
+
+    `broken` names kits that could not be loaded, and why.
+    """
     result = Result.of(row)
+    result.cells += [Cell(name, "fresh", failure=why) for name, why in broken.items() if name in row.kits]
     generator = np.random.default_rng(SEED)
     arguments = row.arguments(generator)
     weights = random_weights(row) if row.model is not None else None
     reference = reference_of(row, arguments, weights)
     entries: list[_Entry] = []
+    for kit in kits:
+        _wake(kit)
     for kit in sorted(kits, key=lambda kit: kit.name == "tinycore"):  # ours last: a crash keeps the peers
         if kit.name not in row.kits:
             continue
@@ -167,6 +181,13 @@ def run_row(
     judge(result, row)
     emit(result)
     return result
+
+
+def _wake(kit: Kit) -> None:
+    """First calls are measured in a process that is up: compilers loaded, workers started."""
+    with contextlib.suppress(Exception):  # a library that cannot even do this fails in its cells
+        given = [kit.put(np.ones(3, np.float32))]
+        kit.fresh(lambda x: x * 3 + 1, given)()
 
 
 def _prepare(

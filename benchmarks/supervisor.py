@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.model import Result, Row
 from benchmarks.runner import Options
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).parent.parent
 
 
 def measure(row: Row, kit_names: Sequence[str], options: Options, timeout: float) -> Result:

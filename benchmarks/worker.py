@@ -24,12 +24,20 @@ def main(name: str, kit_names: str, rounds: str, budget: str) -> None:
     os.dup2(2, 1)  # whatever libraries print is not ours
     with tempfile.TemporaryDirectory() as folder:
         _empty_caches(Path(folder))
-        loaded = [kit for kit in map(kits.load, kit_names.split(",")) if kit is not None]
+        loaded: list[kits.Kit] = []
+        broken: dict[str, str] = {}
+        for kit_name in kit_names.split(","):
+            try:
+                kit = kits.load(kit_name)
+            except Exception as problem:  # noqa: BLE001  a library that cannot be imported is its own failure
+                broken[kit_name] = f"{type(problem).__name__}: {problem}"[:500]
+            else:
+                loaded += [kit] if kit is not None else []
 
         def emit(result: Result) -> None:
             print(json.dumps(result.as_json()), file=lines, flush=True)
 
-        run_row(ROWS[name], loaded, Options(int(rounds), float(budget)), emit)
+        run_row(ROWS[name], loaded, Options(int(rounds), float(budget)), emit, broken)
 
 
 def _empty_caches(folder: Path) -> None:

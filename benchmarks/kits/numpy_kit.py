@@ -45,7 +45,7 @@ class ArrayKit:
     # --- operations -----------------------------------------------------------------------------------------
 
     def matmul(self, a: Any, b: Any, **out: Any) -> Any:
-        return self.xp.matmul(a, b, **out)
+        return self.xp.matmul(a, b, **out).astype(a.dtype, copy=False)  # ml_dtypes' products are float32
 
     def matmul_wide(self, a: Any, b: Any) -> Any:
         """Small integers, summed in int32."""

@@ -22,6 +22,10 @@ class OnnxKit(TorchKit):
     def __init__(self) -> None:
         super().__init__("onnxruntime")
 
+    def assign(self, layer: Any, name: str, array: np.ndarray) -> None:
+        super().assign(layer, name, array)
+        getattr(layer, name).requires_grad_(False)  # the exporter takes only plain tensors as constants
+
     def get(self, result: Any) -> np.ndarray:
         return np.asarray(result).astype(np.float64)
 

@@ -69,5 +69,3 @@ class TensorKit:
 
     def cat(self, parts: Sequence[Any], axis: int) -> Any:
         return self.Tensor.cat(*parts, dim=axis)
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,12 @@ class TinygradKit(TensorKit):
     int32 = dtypes.int32
 
     def __init__(self) -> None:
-        Device.DEFAULT = "CPU"
+        try:
+            Device.DEFAULT = "CPU"
+        except AttributeError:  # since 0.13 it is a setting
+            from tinygrad.helpers import DEV
+
+            DEV.value = "CPU"
         self.nn = SimpleNamespace(
             Linear=nn.Linear,
             Conv2d=nn.Conv2d,
@@ -89,5 +95,7 @@ class TinygradKit(TensorKit):
 
 
 def make(name: str) -> TinygradKit:
-    """The kit."""
+    """The kit; without clang tinygrad's CPU device cannot run anything."""
+    if shutil.which("clang") is None:
+        raise ImportError("tinygrad's CPU device needs clang", name="clang")
     return TinygradKit()

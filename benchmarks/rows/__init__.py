@@ -6,7 +6,16 @@ import fnmatch
 from collections.abc import Sequence
 
 from benchmarks.model import Row
-from benchmarks.rows import attention, convolution, elementwise, graphs, indexing, matmul, networks, reductions
+from benchmarks.rows import (
+    attention,
+    convolution,
+    elementwise,
+    graphs,
+    indexing,
+    matmul,
+    networks,
+    reductions,
+)
 
 MODULES = (matmul, elementwise, reductions, convolution, attention, indexing, networks, graphs)
 ROWS: dict[str, Row] = {row.name: row for module in MODULES for row in module.ROWS}

@@ -29,9 +29,7 @@ def one(generator: np.random.Generator, shape: Shape, dtype: str = "float32") ->
     return values.astype(dtype)
 
 
-def integers(
-    generator: np.random.Generator, below: int, shape: Shape, dtype: str = "int64"
-) -> np.ndarray:
+def integers(generator: np.random.Generator, below: int, shape: Shape, dtype: str = "int64") -> np.ndarray:
     """One array of integers in 0..below-1."""
     return generator.integers(0, below, shape, np.dtype(dtype))
 

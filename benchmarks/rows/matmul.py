@@ -47,7 +47,7 @@ def matmul_row(
         suite=suite,
         arguments=normal(a, b, dtype=dtype),
         compute=_wide if small else _product,
-        into=None if small else _into,
+        into=_into if dtype in ("float32", "float64") else None,
         tolerance=TOLERANCE[dtype],
         operations=2.0 * count * m * n * k,
         traffic=nbytes(a, b, (*batch, m, n)),
@@ -58,9 +58,15 @@ def matmul_row(
 ROWS = (
     *[matmul_row(f"matmul.{n}", "design", n, n, n) for n in (512, 1024, 2048)],
     matmul_row("gemv.4096", "design", 1, 4096, 4096),
-    *[matmul_row(f"matmul.{t}", "more", 512, 512, 512, t) for t in ("float16", "bfloat16", "float64", "int8")],
+    *[
+        matmul_row(f"matmul.{t}", "more", 512, 512, 512, t)
+        for t in ("float16", "bfloat16", "float64", "int8")
+    ],
     matmul_row("matmul.127", "more", 127, 127, 127),
     matmul_row("matmul.1000x33x517", "more", 1000, 33, 517),
     matmul_row("matmul.batched", "more", 128, 64, 128, batch=(32,)),
-    *[matmul_row(f"sweep.matmul.{n}", "sweep", n, n, n, size=n) for n in (64, 128, 256, 512, 1024, 2048, 4096)],
+    *[
+        matmul_row(f"sweep.matmul.{n}", "sweep", n, n, n, size=n)
+        for n in (64, 128, 256, 512, 1024, 2048, 4096)
+    ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import itertools
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ class Mlp:
 
     def __init__(self, kit: Any) -> None:
         sizes = (784, 512, 512, 10)
-        self.layers = [kit.nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
+        self.layers = [kit.nn.Linear(a, b) for a, b in itertools.pairwise(sizes)]
 
 
 def mlp(kit: Any, model: Mlp, x: Any) -> Any:
@@ -108,8 +108,7 @@ def split_heads(kit: Any, block: Block, x: Any) -> tuple[Any, Any, Any]:
     batch, length, width = x.shape
     shape = (batch, length, block.heads, width // block.heads)
     return tuple(
-        kit.transpose(layer(x).reshape(shape), 0, 2, 1, 3)
-        for layer in (block.query, block.key, block.value)
+        kit.transpose(layer(x).reshape(shape), 0, 2, 1, 3) for layer in (block.query, block.key, block.value)
     )  # type: ignore[return-value]
 
 
@@ -188,7 +187,6 @@ def _gpt_arguments(generator: np.random.Generator) -> tuple[np.ndarray, ...]:
 
 def _train_arguments(generator: np.random.Generator) -> tuple[np.ndarray, ...]:
     return one(generator, (128, 1, 28, 28)), integers(generator, 10, (128,))
-
 
 
 ROWS = (
