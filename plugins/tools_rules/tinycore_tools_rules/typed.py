@@ -120,7 +120,7 @@ def typed_cases(unit: Unit) -> Iterator[Typed]:
     """Every order, op and dtype assignment of a scalar rule, small dtypes first."""
     signless = "nsz" in unit.notes.flags
     for case in unit.cases:
-        for pattern in _single_ops(case.pattern):
+        for pattern in single_ops(case.pattern):
             assert isinstance(pattern, s.Apply)
             single = dataclasses.replace(case, root=pattern.ops[0], pattern=pattern)
             matcher = Matcher(unit.source.file, single, Pool(), signless)
@@ -151,14 +151,14 @@ def _has_zero(pattern: s.Pattern) -> bool:
     return any(isinstance(part, s.Literal) and part.value == 0 for _, part in positions("n", pattern))
 
 
-def _single_ops(pattern: s.Pattern) -> Iterator[s.Pattern]:
+def single_ops(pattern: s.Pattern) -> Iterator[s.Pattern]:
     if isinstance(pattern, s.Capture):
-        for part in _single_ops(pattern.pattern):
+        for part in single_ops(pattern.pattern):
             yield dataclasses.replace(pattern, pattern=part)
     elif isinstance(pattern, s.Apply):
         names = dict.fromkeys(op for name in pattern.ops for op in OP_CLASSES.get(name, (name,)))
         for name in names:
-            for operands in itertools.product(*[list(_single_ops(operand)) for operand in pattern.operands]):
+            for operands in itertools.product(*[list(single_ops(operand)) for operand in pattern.operands]):
                 yield dataclasses.replace(pattern, ops=(name,), operands=operands)
     else:
         yield pattern
