@@ -1,6 +1,7 @@
 """`tinycore rules COMMAND`: the table of commands; each handler is imported when its command is typed.
 
-A handler is a module with ``add_arguments(parser)`` and ``run(arguments) -> int``. Exit status: 0 fine, 1 something
+A handler is a module with ``add_arguments(parser)`` and ``run(arguments) -> int``; ``FILES = False`` in it says that
+it takes no rule files. Exit status: 0 fine, 1 something
 is wrong with the rules, 2 wrong usage.
 """
 
@@ -51,6 +52,44 @@ COMMANDS: Final[dict[str, Command]] = {
         "lay files out in the one way; comments and meaning stay",
         ("tinycore rules fmt my.rules", "tinycore rules fmt --check my.rules", "tinycore rules fmt - < my.rules"),
     ),
+    "coverage": Command(
+        "tinycore_tools_rules.coverage_command",
+        "show which rules fired on a workload",
+        (
+            "tinycore rules coverage --run 'Input(4, 4).exp().sum()' --html coverage.html",
+            "tinycore rules coverage my.rules --run my_model.py --missing --fail-under 80",
+            "tinycore rules coverage --run '-m pytest -q tests/passes' --json",
+        ),
+    ),
+    "profile": Command(
+        "tinycore_tools_rules.profile_command",
+        "show how often each rule was tried, and what that cost",
+        (
+            "tinycore rules profile --run 'Input(64, 64) @ Input(64, 64)'",
+            "tinycore rules profile my.rules --run my_model.py --sort attempts --json",
+        ),
+    ),
+    "explain": Command(
+        "tinycore_tools_rules.explain_command",
+        "show step by step what rules make of an expression",
+        (
+            "tinycore rules explain '(i * 8 + j) // 8 where i: index in 0..9, j: index in 0..7'",
+            "tinycore rules explain 'x * 2 where x: int32' --with my.rules --pass my_group",
+        ),
+    ),
+    "trace": Command(
+        "tinycore_tools_rules.trace_command",
+        "show every rewrite on a tensor expression's way to code",
+        (
+            "tinycore rules trace 'Input(4, 4).exp().sum()'",
+            "tinycore rules trace my_model.py --rules my.rules --rule my_rule --json",
+        ),
+    ),
+    "doc": Command(
+        "tinycore_tools_rules.doc_command",
+        "write reference pages from rules, their reasons and their tests",
+        ("tinycore rules doc my.rules > rules.md", "tinycore rules doc my.rules --html -o rules.html"),
+    ),
 }
 """The commands by name."""
 
@@ -94,12 +133,13 @@ def parser_of(name: str, handler: Any) -> argparse.ArgumentParser:
         epilog=_examples(command.examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "files",
-        nargs="*",
-        metavar="FILE",
-        help="a .rules file or the dotted name of an installed one; all files of the core when there is none",
-    )
+    if getattr(handler, "FILES", True):
+        parser.add_argument(
+            "files",
+            nargs="*",
+            metavar="FILE",
+            help="a .rules file or the dotted name of an installed one; all files of the core when there is none",
+        )
     parser.add_argument("--json", action="store_true", help="print JSON")
     handler.add_arguments(parser)
     return parser
