@@ -9,7 +9,17 @@ from typing import Any
 
 import numpy as np
 
-Arrays = tuple[np.ndarray, ...]
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """An argument that is a place in a sequence: data that a captured program must not be tied to."""
+
+    value: int
+    most: int
+
+
+Arrays = tuple[Any, ...]
+"""Arguments: arrays, and positions."""
 Compute = Callable[..., Any]
 """`compute(kit, *arguments)` for plain rows, `compute(kit, model, *arguments)` for rows with a model."""
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.kits import Kit, NotSupported, Thunk
+from benchmarks.kits import Kit, NotSupported, Thunk, put
 from benchmarks.kits.numpy_kit import ArrayKit
-from benchmarks.model import Cell, Result, Row
+from benchmarks.model import Cell, Position, Result, Row
 
 ROUND_SECONDS = 0.02
 """A round repeats a call until it took about so long; its sample is the mean."""
@@ -107,12 +107,10 @@ def _function(row: Row, kit: Any, weights: Mapping[str, np.ndarray] | None) -> C
     return lambda *arguments: row.compute(kit, model, *arguments)
 
 
-def reference_of(
-    row: Row, arguments: Sequence[np.ndarray], weights: Mapping[str, np.ndarray] | None
-) -> np.ndarray:
+def reference_of(row: Row, arguments: Sequence[Any], weights: Mapping[str, np.ndarray] | None) -> np.ndarray:
     """What numpy finds in float64; of rows that change their state, the results of the first calls."""
     kit = ArrayKit()
-    wide = [array.astype(np.float64) for array in arguments]
+    wide = [array.value if isinstance(array, Position) else array.astype(np.float64) for array in arguments]
     model = None
     if row.model is not None and weights is not None:
         model = row.model(kit)
@@ -194,7 +192,7 @@ def _prepare(
     row: Row,
     kit: Any,
     mode: str,
-    arguments: Sequence[np.ndarray],
+    arguments: Sequence[Any],
     weights: Mapping[str, np.ndarray] | None,
     reference: np.ndarray,
 ) -> _Entry | None:
@@ -202,7 +200,7 @@ def _prepare(
     cell = Cell(kit.name, mode)
     entry = _Entry(cell, kit, lambda: None)
     try:
-        given = [kit.put(array) for array in arguments]
+        given = [put(kit, array) for array in arguments]
         function = _function(row, kit, weights)
         if mode == "fresh" and row.training and kit.name in ("tinycore", "tinygrad"):
             return None

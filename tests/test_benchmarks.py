@@ -293,3 +293,21 @@ def test_command_line(capsys):
         with pytest.raises(SystemExit) as stopped:
             cli.main(wrong)
         assert stopped.value.code == 2
+
+
+def test_a_small_decoder_and_a_position_that_no_program_is_tied_to(monkeypatch):
+    from benchmarks.model import Position
+    from benchmarks.rows import networks
+
+    for name, value in (("GPT_LAYERS", 1), ("GPT_WIDTH", 8), ("GPT_HEADS", 2), ("GPT_CACHE", 16)):
+        monkeypatch.setattr(networks, name, value)
+
+    def arguments(generator):
+        caches = [generator.standard_normal((1, 2, 16, 4), np.float32) for _ in range(2)]
+        return np.array([[7]]), Position(5, 15), *caches
+
+    row = small(
+        arguments=arguments, compute=networks.gpt2_decode, model=networks.Gpt2, fresh=False, tolerance=1e-5
+    )
+    found = run_row(row, [kits.load("numpy"), kits.load("tinycore")], Options(rounds=1))
+    assert len(found.cells) == 2 and all(cell.right for cell in found.cells), found.cells

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from benchmarks.model import Position
+
 Thunk = Callable[[], Any]
 
 
@@ -20,6 +22,9 @@ class Kit(Protocol):
 
     def put(self, array: np.ndarray) -> Any:
         """The library's array with these elements."""
+
+    def position(self, place: Position) -> Any:
+        """What `write` of this library takes as a position."""
 
     def get(self, result: Any) -> np.ndarray:
         """The elements of one result, as float64."""
@@ -38,6 +43,11 @@ class Kit(Protocol):
 
 class NotSupported(Exception):
     """A library cannot do a row: a blank cell."""
+
+
+def put(kit: Kit, argument: Any) -> Any:
+    """An argument in a library's terms."""
+    return kit.position(argument) if isinstance(argument, Position) else kit.put(argument)
 
 
 _MODULES = {

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from benchmarks.kits import NotSupported
+from benchmarks.model import Position
 
 
 class ArrayKit:
@@ -24,6 +25,9 @@ class ArrayKit:
 
     def put(self, array: np.ndarray) -> Any:
         return array
+
+    def position(self, place: Position) -> Any:
+        return place.value
 
     def get(self, result: Any) -> np.ndarray:
         return np.asarray(result).astype(np.float64)
@@ -120,6 +124,10 @@ class ArrayKit:
         """The cache with keys or values at a position, up to and with that position."""
         cache[:, :, position : position + 1] = value
         return cache[:, :, : position + 1]
+
+    def row(self, table: Any, position: int) -> Any:
+        """One row of a table."""
+        return table[position : position + 1]
 
     def cat(self, parts: Sequence[Any], axis: int) -> Any:
         return self.xp.concatenate(parts, axis)

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.model import Position
+
 
 class TensorKit:
     """Operations on a class `Tensor`."""
 
     Tensor: Any
+
+    def position(self, place: Position) -> Any:
+        return place.value
 
     def matmul(self, a: Any, b: Any) -> Any:
         return a @ b

@@ -9,6 +9,7 @@ import numpy as np
 from tinycore_frontend_tensor import Variable
 
 from benchmarks.kits.tensor_kit import TensorKit
+from benchmarks.model import Position
 from tinycore import Device, Tensor, jit, nn
 
 
@@ -64,15 +65,19 @@ class TinycoreKit(TensorKit):
     def cat(self, parts: Sequence[Any], axis: int) -> Any:
         return Tensor.cat(list(parts), axis)
 
-    def position(self, value: int, most: int) -> Any:
-        """A position as a tensor with that many elements: its size is a symbolic dimension."""
-        size = Variable("position", 1, most).bind(value)
-        return Tensor(np.zeros(value, np.int8), shape=(size,)).realize()
+    def position(self, place: Position) -> Any:
+        """A tensor with that many elements: its size is a symbolic dimension, one program serves them all."""
+        size = Variable("position", 1, place.most).bind(place.value)
+        return Tensor(np.zeros(place.value, np.int8), shape=(size,)).realize()
 
     def write(self, cache: Any, position: Any, value: Any) -> Any:
         place = position.shape[0]
         cache[:, :, place : place + 1] = value
         return cache[:, :, : place + 1]
+
+    def row(self, table: Any, position: Any) -> Any:
+        place = position.shape[0]
+        return table[place : place + 1]
 
     def trainer(self, layers: Sequence[Any], forward: Callable[..., Any], rate: float) -> Any:
         """One step of SGD on the mean cross entropy; answers the loss."""

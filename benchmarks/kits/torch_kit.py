@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.kits import NotSupported
+from benchmarks.model import Position
 
 
 class TorchKit:
@@ -30,6 +31,9 @@ class TorchKit:
         if array.dtype.name == "bfloat16":
             return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
         return torch.from_numpy(array.copy())
+
+    def position(self, place: Position) -> Any:
+        return place.value
 
     def get(self, result: Any) -> np.ndarray:
         return result.detach().to(torch.float64).numpy()
@@ -123,6 +127,10 @@ class TorchKit:
             raise NotSupported
         cache[:, :, position : position + 1] = value
         return cache[:, :, : position + 1]
+
+    def row(self, table: Any, position: int) -> Any:
+        """One row of a table."""
+        return table[position : position + 1]
 
     def cat(self, parts: Sequence[Any], axis: int) -> Any:
         return torch.cat(list(parts), axis)

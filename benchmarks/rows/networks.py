@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.model import Row
+from benchmarks.model import Position, Row
 from benchmarks.rows.data import integers, normal, one
 from benchmarks.rows.training import small_cnn_losses
 
@@ -162,18 +162,17 @@ class Gpt2:
         self.norm = kit.nn.LayerNorm(GPT_WIDTH)
 
 
-def gpt2_decode(kit: Any, model: Gpt2, token: Any, *caches: Any) -> Any:
+def gpt2_decode(kit: Any, model: Gpt2, token: Any, position: Any, *caches: Any) -> Any:
     """One token at a fixed position, keys and values of the ones before in caches: (1, 50257).
 
     Writing the same position again leaves the same state, so every call does and finds the same.
     """
-    given = kit.position(GPT_POSITION, GPT_CACHE - 1) if hasattr(kit, "position") else GPT_POSITION
     x = model.words(kit.index(token) if hasattr(kit, "index") else token)
-    x = x + model.places.weight[GPT_POSITION]
+    x = x + kit.row(model.places.weight, position)
     for number, block in enumerate(model.blocks):
         q, k, v = split_heads(kit, block, block.norm1(x))
-        keys = kit.write(caches[2 * number], given, k)
-        values = kit.write(caches[2 * number + 1], given, v)
+        keys = kit.write(caches[2 * number], position, k)
+        values = kit.write(caches[2 * number + 1], position, v)
         x = x + block.mixed(join_heads(kit, kit.attention(q, keys, values)))
         x = x + block.down(kit.gelu(block.up(block.norm2(x))))
     return kit.matmul(model.norm(x)[:, 0], kit.transpose(model.words.weight))
@@ -182,7 +181,7 @@ def gpt2_decode(kit: Any, model: Gpt2, token: Any, *caches: Any) -> Any:
 def _gpt_arguments(generator: np.random.Generator) -> tuple[np.ndarray, ...]:
     cache = (1, GPT_HEADS, GPT_CACHE, GPT_WIDTH // GPT_HEADS)
     caches = [one(generator, cache) for _ in range(2 * GPT_LAYERS)]
-    return integers(generator, 50257, (1, 1)), *caches
+    return integers(generator, 50257, (1, 1)), Position(GPT_POSITION, GPT_CACHE - 1), *caches
 
 
 def _train_arguments(generator: np.random.Generator) -> tuple[np.ndarray, ...]:
