@@ -235,14 +235,15 @@ class _Kernel:
         op, axes = node.arg
         if axes:
             raise InterpretError("a REDUCE over axes belongs to the tensor level", where=repr(node))
-        places = tuple([self.axes[operand] for operand in node.src[1:]])
+        ranges = [operand for operand in node.src[1:] if operand.op is ops.RANGE]  # a loop of one iteration is 0
+        places = tuple([self.axes[operand] for operand in ranges])
         if _is_contraction(node):
             result = contract(node.dtype, operands[0], operands[1], places)
             if result is not None:
                 return result
             operands = [np.asarray(MEANING[ops.MUL](node.dtype, *operands))]
         sizes = list(operands[0].shape)
-        for operand in node.src[1:]:
+        for operand in ranges:
             sizes[self.axes[operand]] = self.window[operand][1] - self.window[operand][0]
         return reduce_axes(op, node.dtype, np.broadcast_to(operands[0], sizes), places)
 

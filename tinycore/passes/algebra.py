@@ -33,6 +33,8 @@ def fold(node: UOp) -> UOp | None:
 
 
 def _fused(dtype: DType, a: float, b: float, c: float) -> float:
+    if math.isinf(c) and math.isfinite(a) and math.isfinite(b):
+        return c  # a product that overflows as a double is still finite
     if not (math.isfinite(a) and math.isfinite(b) and math.isfinite(c)):
         return a * b + c
     exact = Fraction(a) * Fraction(b) + Fraction(c)
