@@ -90,6 +90,11 @@ COMMANDS: Final[dict[str, Command]] = {
         "write reference pages from rules, their reasons and their tests",
         ("tinycore rules doc my.rules > rules.md", "tinycore rules doc my.rules --html -o rules.html"),
     ),
+    "lsp": Command(
+        "tinycore_tools_rules.lsp_command",
+        "serve editors: diagnostics, hover, definitions, completion, formatting",
+        ("tinycore rules lsp", "tinycore rules lsp --counts coverage.json"),
+    ),
 }
 """The commands by name."""
 

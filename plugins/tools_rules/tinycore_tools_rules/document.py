@@ -11,6 +11,7 @@ import itertools
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from tinycore.rules import syntax as s
 from tinycore.rules.check import FAST_FLAGS
@@ -257,7 +258,7 @@ def page(pages: Iterable[list[Block]], title: str) -> str:
 
     from tinycore_tools_rules.lexer import RulesLexer
 
-    formatter = HtmlFormatter(nowrap=True)
+    formatter: Any = HtmlFormatter(nowrap=True)
     parts: list[str] = []
     for block in itertools.chain.from_iterable(pages):
         if block.kind == "heading":

@@ -15,6 +15,7 @@ from pygments.token import Comment, Keyword, Name, Number, Operator, Punctuation
 from tinycore.ir import dtypes
 from tinycore.rules.builtins import FUNCTIONS
 
+_groups: Any = bygroups
 _DTYPES = tuple(sorted({dtype.name for dtype in dtypes.CLASSES["Any"]} | {"void"}))
 _CLASSES = tuple(sorted(dtypes.CLASSES))
 BUILTINS = tuple(FUNCTIONS)
@@ -35,13 +36,13 @@ class RulesLexer(RegexLexer):
             (r"#[^\n]*", Comment.Single),
             (r'"', String.Double, "string"),
             (r"(group|view|native|pass)(\s+)([a-z_]\w*)",
-             bygroups(Keyword.Declaration, Text.Whitespace, Name.Function)),
+             _groups(Keyword.Declaration, Text.Whitespace, Name.Function)),
             (r"(from)(\s+)([\w.]+)(\s+)(import)\b",
-             bygroups(Keyword.Namespace, Text.Whitespace, Name.Namespace, Text.Whitespace, Keyword.Namespace)),
-            (r"(@)([a-z]\w*)(?=\s*\()", bygroups(Name.Decorator, Name.Decorator)),
+             _groups(Keyword.Namespace, Text.Whitespace, Name.Namespace, Text.Whitespace, Keyword.Namespace)),
+            (r"(@)([a-z]\w*)(?=\s*\()", _groups(Name.Decorator, Name.Decorator)),
             (r"@(?:exact|fast|approx|unsafe|grows|prio|noverify|memo|requires|stage|accept)\b", Name.Decorator),
-            (r"([a-z]\w*)(@)", bygroups(Name.Variable, Operator)),
-            (r"(\.)([a-z]\w*)", bygroups(Punctuation, Name.Attribute)),
+            (r"([a-z]\w*)(@)", _groups(Name.Variable, Operator)),
+            (r"(\.)([a-z]\w*)", _groups(Punctuation, Name.Attribute)),
             (words(("vjp", "render", "test", "why", "where", "has", "let", "if", "else", "for", "same", "none"),
                    prefix=r"\b", suffix=r"\b"), Keyword),
             (words(("and", "or", "not", "in"), prefix=r"\b", suffix=r"\b"), Operator.Word),
@@ -52,7 +53,7 @@ class RulesLexer(RegexLexer):
             (r"[A-Z][A-Z0-9_]+(?![a-z])", Name.Builtin),
             (r"[A-Z]\w*", Name.Class),
             (words(BUILTINS, prefix=r"\b", suffix=r"(?=\()"), Name.Builtin.Pseudo),
-            (r"([a-z]\w*)(:)(?=\s)", bygroups(Name.Label, Punctuation)),
+            (r"([a-z]\w*)(:)(?=\s)", _groups(Name.Label, Punctuation)),
             (r"\$[a-z]\w*", Name.Variable.Magic),
             (r"0x[0-9a-fA-F]+", Number.Hex),
             (r"\d+(?:\.(?!\.)\d*)(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+", Number.Float),
