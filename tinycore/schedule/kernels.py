@@ -58,6 +58,10 @@ def device_of(node: UOp, memo: dict[UOp, str | None]) -> str | None:
     return memo[node]
 
 
+_FIRST_ID = 1 << 32
+"""Buffers that a schedule makes have ids of their own: a remembered schedule must not keep real ones alive."""
+
+
 class Builder:
     """Turns stored values into tasks; one replacement memo serves the whole graph."""
 
@@ -69,7 +73,7 @@ class Builder:
         self.homes: dict[UOp, UOp] = {}
         """Every version of a buffer but the first has a BUFFER of its own here: the buffer that it lives in."""
         self.replaced: dict[UOp, UOp] = {}
-        self.made = 0
+        self.made = _FIRST_ID
 
     def fresh_buffer(self, node: UOp) -> UOp:
         """A new BUFFER of that value's dtype, shape and device."""

@@ -40,7 +40,8 @@ Step = KernelStep | CopyStep
 class Schedule:
     """The steps that compute some roots.
 
-    Buffers with a negative id are inputs (the k-th is ``-1 - k``); the others are made by the schedule.
+    Buffers with a negative id are inputs (the k-th is ``-1 - k``); the others are made by the schedule, and have
+    ids that no stored buffer has.
 
     Attributes
     ----------

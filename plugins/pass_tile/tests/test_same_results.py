@@ -122,3 +122,10 @@ def test_ordered_ranges_are_left_alone():
     for target in TARGETS:
         found = [r for r in tiled(kernel, target).toposort() if r.op.name == "RANGE" and r.arg[1] == "ordered"]
         assert len(found) == 1
+
+
+def test_compiling_takes_no_longer_for_larger_tensors():
+    from kernels import x
+
+    (kernel,) = kernels_of(x(1 << 50) + 1)
+    assert "global" in {str(r.arg[1]) for r in tiled(kernel, LANES).toposort() if r.op.name == "RANGE"}

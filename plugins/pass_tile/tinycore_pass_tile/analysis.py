@@ -10,6 +10,8 @@ from tinycore.ir import UOp, ops
 
 DYNAMIC = 1 << 10
 """What a bound that is not a constant is taken for."""
+_STEPS = 1 << 10
+"""How far a divisor is looked for: compiling must not take longer for larger tensors."""
 
 
 def bound(node: UOp) -> int:
@@ -163,12 +165,11 @@ def divisor_near(total: int, wanted: int, multiple: int) -> int:
     (200, 32)
     """
     rounded = max(multiple, -(-wanted // multiple) * multiple)
-    fitting = [
-        size
-        for size in range(multiple, 2 * rounded + 1, multiple)
-        if total % size == 0 and 2 * size >= wanted
-    ]
-    return min(fitting, key=lambda size: abs(size - wanted)) if fitting else rounded
+    for distance in range(min(rounded // multiple, _STEPS) + 1):
+        for size in (rounded - distance * multiple, rounded + distance * multiple):
+            if size >= multiple and 2 * size >= wanted and total % size == 0:
+                return size
+    return rounded
 
 
 def loops_of(nests: Sequence[Nest]) -> list[UOp]:
