@@ -106,6 +106,11 @@ pass p = top_down(g) ; fixpoint(g + h) @accept(fast)
     )
 
 
+def test_signs_before_and_between_operands() -> None:
+    text = format_text("group g(fixpoint){r:x=>f(x)-1+a[0]*-b- -c if not-x<y else(x)-y}")
+    assert text.splitlines()[1] == "  r: x => f(x) - 1 + a[0] * -b - -c if not -x < y else (x) - y"
+
+
 def test_errors_point_at_the_place() -> None:
     with pytest.raises(RuleSyntaxError, match=r"mine\.rules:1:9"):
         format_text("group g fixpoint", "mine.rules")

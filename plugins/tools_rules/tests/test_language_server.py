@@ -26,6 +26,7 @@ view twice(v) = v + v
 # 😀 wide characters before a place
 group mine(fixpoint) {
   one:x * 1 => x   why "😀"  test a * 1 => a
+  far: RANGE[_, "😀😀😀😀😀😀"](bound:Index) let top = bound.vmax => RANGE[0, "loop"](top)
   two: n@twice(NEG(y:Float)) if y.vmin >= 0 let k = y.vmin => n * 2 + k
 }
 pass clean = fixpoint(mine + loads)
@@ -139,8 +140,13 @@ def test_a_session(tmp_path: Path) -> None:
         view = await session.definition("two:", "twice")
         assert (view.uri, view.range.start) == (session.uri, lsp.Position(1, 5))
         bound = await session.definition("=> n", "n *")
-        assert bound.range == lsp.Range(lsp.Position(6, 7), lsp.Position(6, 8))
-        assert (await session.definition("+ k", "k")).range.start == lsp.Position(6, 48)
+        assert bound.range == lsp.Range(lsp.Position(7, 7), lsp.Position(7, 8))
+        assert (await session.definition("+ k", "k")).range.start == lsp.Position(7, 48)
+        far = session.text.split("\n")[6]
+        unit = len(far[: far.index("top")].encode("utf-16-le")) // 2
+        assert unit == far.index("top") + 6
+        assert (await session.definition("(top)", "top)")).range.start == lsp.Position(6, unit)
+        assert "Index" in await session.hover("far:", "bound:")
         group = await session.definition("pass clean", "loads")
         kernel = find("tinycore.passes.kernel")
         line = next(
@@ -163,6 +169,8 @@ def test_a_session(tmp_path: Path) -> None:
         found = await session.change(wrong)
         assert len(found) == 2 and "did you mean 'PERMUTE'?" in found[0].message
         assert found[0].range == lsp.Range(lsp.Position(5, 10), lsp.Position(5, 19))
+        three = await session.change(wrong.replace("passes.kernel", "passes.kernal"))
+        assert [item.range.start.line for item in three] == [0, 5, 7]
         (broken,) = await session.change(GOOD.replace("=> x ", "=> "))
         assert broken.severity is lsp.DiagnosticSeverity.Error and broken.range.start.line == 5
         assert await session.format() is None
