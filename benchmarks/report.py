@@ -110,7 +110,9 @@ def notes(results: Sequence[Result]) -> list[str]:
                 error = "another shape, or NaN" if cell.error is None else f"error {cell.error:.2e}"
                 lines.append(f"{result.name}: {cell.kit} ({cell.mode}): {error}, bound {bound}")
     for family, points in _sweeps(results).items():
-        for kit, (sizes, seconds) in points.items():
+        for kit, (all_sizes, all_seconds) in points.items():
+            start = sum(size < LEAST_GRAPH for size in all_sizes) if family.startswith("compile") else 0
+            sizes, seconds = all_sizes[start:], all_seconds[start:]
             slope = log_slope(sizes, seconds)
             if slope is not None:
                 lines.append(f"{family}: {kit} grows as size^{slope:.2f} from {sizes[0]} to {sizes[-1]}")
@@ -144,6 +146,10 @@ def log_slope(sizes: Sequence[float], seconds: Sequence[float]) -> float | None:
     if len(sizes) < 3:
         return None
     return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+
+
+LEAST_GRAPH = 100
+"""Graphs below this size cost what every first call costs; their growth says nothing."""
 
 
 def show(results: Sequence[Result], kits: Sequence[str]) -> None:
