@@ -5,7 +5,7 @@ original before anybody gets it. Comments stay where they are; at most one empty
 
 >>> print(format_text("group g(fixpoint){one:x*1=>x test a*1=>a zero : x:Int*0=>0}"), end="")
 group g(fixpoint) {
-  one:  x * 1 => x      test a * 1 => a
+  one:  x * 1 => x  test a * 1 => a
   zero: x:Int * 0 => 0
 }
 """
