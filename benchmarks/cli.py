@@ -60,6 +60,8 @@ def measure(chosen: Sequence[Row], kit_names: Sequence[str], options: argparse.N
             for row in chosen:
                 progress.update(bar, description=row.name)
                 results.append(supervisor.measure(row, kit_names, careful, options.timeout))
+                if options.json:  # after every row: a long run that is killed has been worth something
+                    report.save_json(results, options.json)
                 progress.advance(bar)
         except KeyboardInterrupt:
             print("stopped; this was measured before:")
@@ -90,8 +92,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = measure(chosen, ["tinycore", *peers], options) if chosen else []
     if results:
         report.show(results, ["tinycore", *peers])
-    if options.json:
-        report.save_json(results, options.json)
     if options.plot and not report.save_plot(results, ["tinycore", *peers], options.plot):
         print("no plot: matplotlib is not installed (pip install -r requirements-bench.txt)")
     status = micro.run(scripts) if scripts else 0
