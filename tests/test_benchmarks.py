@@ -82,6 +82,9 @@ def test_the_bound_is_what_the_peers_meet():
     result.cells[1].error = 1.0  # a broken peer does not forgive us anything
     judge(result, small(tolerance=1e-4))
     assert result.bound == 1e-4 and result.cells[1].right is False
+    result.cells.append(Cell("torch", "fresh", error=2e-6))
+    judge(result, small(tolerance=1e-4))
+    assert result.bound == pytest.approx(8e-6)
 
 
 def test_a_later_call_that_goes_wrong_is_found():
