@@ -124,6 +124,7 @@ def realize(roots: Sequence[UOp], bindings: Bindings | None = None, device: str 
         UOp(ops.BUFFER, node.dtype, (), (-1 - k, *node.arg[1:])): storage_of(node)
         for k, node in enumerate(inputs)
     }
+    _check_sizes(schedule, bindings)
     _allocate(schedule, buffers)
     calls = [_call(step, buffers) for step in schedule.steps]
     for call in calls:
@@ -148,6 +149,15 @@ def _binding(variable: UOp, bindings: Bindings) -> int:
             f"the symbolic dimension {variable.arg[0]!r} has no value",
             hint="bind it: Variable(...).bind(value)",
         ) from None
+
+
+def _check_sizes(schedule: Schedule, bindings: Bindings) -> None:
+    """Raises BindingError before anything runs: an in-place update must not happen by half."""
+    for step in schedule.steps:
+        for buffer in (step.source, step.target) if isinstance(step, CopyStep) else step.buffers:
+            for dim in buffer.arg[1]:
+                if not isinstance(dim, int):
+                    evaluate(dim, bindings)
 
 
 def _allocate(schedule: Schedule, buffers: dict[UOp, Buffer]) -> None:
