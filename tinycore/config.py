@@ -95,9 +95,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Config:
     """The settings that environment variables ask for. Raises ConfigError for a bad value."""
     source = os.environ if environment is None else environment
     found = {
-        name: _parse(name, source[variable])
-        for name, variable in ENVIRONMENT.items()
-        if source.get(variable)
+        name: _parse(name, source[variable]) for name, variable in ENVIRONMENT.items() if source.get(variable)
     }
     return Config(**found)  # type: ignore[arg-type]
 

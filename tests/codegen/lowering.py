@@ -16,11 +16,22 @@ from tinycore.ir.verify import verify
 from tinycore.runtime.device import Signature
 from tinycore.runtime.devices import get_device
 
-LANES = Target("LANES", capabilities=Capabilities(
-    ops=frozenset(op for op in ops if op.elementwise), vector_bytes=32, threads=4, index_bits=(32, 64)))
-GROUPS = Target("GROUPS", capabilities=Capabilities(
-    ops=frozenset(op for op in ops if op.elementwise), workgroups=True, local_size=256, shared_bytes=1 << 15,
-    index_bits=(32, 64)))
+LANES = Target(
+    "LANES",
+    capabilities=Capabilities(
+        ops=frozenset(op for op in ops if op.elementwise), vector_bytes=32, threads=4, index_bits=(32, 64)
+    ),
+)
+GROUPS = Target(
+    "GROUPS",
+    capabilities=Capabilities(
+        ops=frozenset(op for op in ops if op.elementwise),
+        workgroups=True,
+        local_size=256,
+        shared_bytes=1 << 15,
+        index_bits=(32, 64),
+    ),
+)
 
 
 def kernel_of(*roots):
@@ -95,8 +106,9 @@ def run_on(name, program, arrays, bindings=None):
     bindings = bindings or {}
     device = get_device(name)
     binary = device.compile(device.render(program), program.name)
-    executable = device.load(binary, Signature(program.name, len(program.parameters), len(program.variables),
-                                               program.group))
+    executable = device.load(
+        binary, Signature(program.name, len(program.parameters), len(program.variables), program.group)
+    )
     memories = []
     for slot in range(len(program.parameters)):
         memory = device.allocator.allocate(arrays[slot].nbytes)

@@ -74,7 +74,9 @@ KERNELS = {
     "column maximum": lambda: reduce(x(11, 5), ops.MAX, 0),
     "everything": lambda: total(x(7, 9), 0, 1),
     "rows": lambda: x(5, 9) - expand(reduce(x(5, 9), ops.MAX, 1), 5, 9),
-    "two row sums": lambda: x(4, 9) * expand(total(x(4, 9) - expand(reduce(x(4, 9), ops.MAX, 1), 4, 9), 1), 4, 9),
+    "two row sums": lambda: (
+        x(4, 9) * expand(total(x(4, 9) - expand(reduce(x(4, 9), ops.MAX, 1), 4, 9), 1), 4, 9)
+    ),
     "matmul": lambda: matmul(x(7, 9), x(9, 10, identity=2)) + 1,
     "batched matmul": lambda: matmul(x(2, 5, 6), permute(x(2, 7, 6, identity=2), 0, 2, 1)),
     "padded sum": lambda: total(pad(x(9, 6), (1, 1), (2, 0)), 0),
@@ -336,7 +338,9 @@ def test_lanes_that_gather():
 
 def test_masked_lanes():
     program = tiled(x(13) + 1, Split(0, 8, 7, 8, "mask"), Bind(8, "vector"))
-    assert any(not n.src[2].is_const and n.src[2].shape == (8,) for n in program.linear.src if n.op is ops.LOAD)
+    assert any(
+        not n.src[2].is_const and n.src[2].shape == (8,) for n in program.linear.src if n.op is ops.LOAD
+    )
 
 
 def test_unrolled_copies_share_their_loads():
@@ -423,16 +427,28 @@ def barriers(program):
 
 @pytest.mark.parametrize("size", [8, 13, 64, 5])
 def test_reduction_across_a_group(size):
-    program = tiled(total(x(3, size), 1) + 1, Split(1, 8, 7, 8, "mask"), Bind(8, "local"), GroupReduce(8, 9),
-                    Bind(0, "global"), target=GROUPS)
+    program = tiled(
+        total(x(3, size), 1) + 1,
+        Split(1, 8, 7, 8, "mask"),
+        Bind(8, "local"),
+        GroupReduce(8, 9),
+        Bind(0, "global"),
+        target=GROUPS,
+    )
     assert program.group == (8,)
     assert barriers(program) >= 1
 
 
 def test_group_reduction_of_every_monoid():
     for op in (ops.ADD, ops.MUL, ops.MAX, ops.MIN, ops.AND, ops.OR, ops.XOR):
-        tiled(reduce(x(3, 21), op, 1), Split(1, 8, 7, 8, "mask"), Bind(8, "local"), GroupReduce(8, 9),
-              Bind(0, "global"), target=GROUPS)
+        tiled(
+            reduce(x(3, 21), op, 1),
+            Split(1, 8, 7, 8, "mask"),
+            Bind(8, "local"),
+            GroupReduce(8, 9),
+            Bind(0, "global"),
+            target=GROUPS,
+        )
 
 
 def test_group_reduction_in_a_loop():
@@ -441,6 +457,7 @@ def test_group_reduction_in_a_loop():
 
 def stage_actions(m, n, k, tile=4):
     """Rows and columns in tiles of work-items, both operands staged."""
+
     def row(number, outer, inner):
         return (Split(number, tile, outer, inner, "mask"), Bind(outer, "global"), Bind(inner, "local"))
 

@@ -105,11 +105,7 @@ def no_modulo(real):
 
 def without_barrier(real):
     def statement(self, node, *rest):
-        return (
-            self._statement(node.src[0], *rest)
-            if node.op is ops.BARRIER
-            else real(self, node, *rest)
-        )
+        return self._statement(node.src[0], *rest) if node.op is ops.BARRIER else real(self, node, *rest)
 
     return statement
 

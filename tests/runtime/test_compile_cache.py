@@ -83,12 +83,14 @@ def test_damaged_entries_are_compiled_again(cache, damage):
     good = {path: path.read_bytes() for path in entries(cache)}
     for path, content in good.items():
         os.chmod(path, 0o600)
-        path.write_bytes({
-            "truncated": content[: len(content) // 2],
-            "flipped": content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
-            "empty": b"",
-            "foreign": b"\x7fELF" + os.urandom(300),
-        }[damage])
+        path.write_bytes(
+            {
+                "truncated": content[: len(content) // 2],
+                "flipped": content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
+                "empty": b"",
+                "foreign": b"\x7fELF" + os.urandom(300),
+            }[damage]
+        )
     compiler.forget_loaded()
     assert len(check("CPU", 3)) == 1, "one warning for all entries"
     assert {path: path.read_bytes() for path in entries(cache)} == good
@@ -96,8 +98,17 @@ def test_damaged_entries_are_compiled_again(cache, damage):
     assert check("CPU", 0) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"\1\0\0\0", b"\1\0\0\0\xff\xff\0\0{}", b"\1\0\0\0\2\0\0\0{}code",
-                                     b"\2\0\0\0\2\0\0\0{}code", b"\1\0\0\0\4\0\0\0nope"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\1\0\0\0",
+        b"\1\0\0\0\xff\xff\0\0{}",
+        b"\1\0\0\0\2\0\0\0{}code",
+        b"\2\0\0\0\2\0\0\0{}code",
+        b"\1\0\0\0\4\0\0\0nope",
+    ],
+)
 def test_sound_entries_of_another_format_are_compiled_again(cache, content):
     """The checksum is right, what it covers was written by somebody else."""
     need("CPU")
@@ -118,8 +129,19 @@ def test_code_that_does_not_load_is_compiled_again(cache, device):
     disk = compiler._cache()
     for path in entries(cache):
         entry = compiler._unpack(disk.get(path.stem))
-        disk.put(path.stem, compiler._pack(compiler._Entry(
-            b"not code at all", entry.signature, entry.variables, entry.grid, entry.operations, entry.traffic)))
+        disk.put(
+            path.stem,
+            compiler._pack(
+                compiler._Entry(
+                    b"not code at all",
+                    entry.signature,
+                    entry.variables,
+                    entry.grid,
+                    entry.operations,
+                    entry.traffic,
+                )
+            ),
+        )
     compiler.forget_loaded()
     assert len(check(device, 3)) <= 1
     compiler.forget_loaded()
@@ -184,8 +206,6 @@ def test_a_disk_that_takes_nothing(cache, monkeypatch, number):
     assert len(check("CPU", 3)) == 1
     compiler.forget_loaded()
     assert check("CPU", 3) == []
-
-
 
 
 def test_the_validated_and_the_plain_kernel_are_not_mixed_up(cache):
@@ -277,8 +297,16 @@ CHILD = textwrap.dedent("""
 def children(directory, count, **more):
     """What so many processes at once print."""
     environment = {**os.environ, "TINYCORE_CACHE_DIR": str(directory), "TINYCORE_THREADS": "2", **more}
-    started = [subprocess.Popen([sys.executable, "-c", CHILD], env=environment, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True) for _ in range(count)]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", CHILD],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(count)
+    ]
     printed = []
     for process in started:
         out, errors = process.communicate(timeout=120)

@@ -56,7 +56,9 @@ def test_the_first_that_opens_is_the_default(fresh):
         assert device_names() == ("A", "B", "INTERPRETER")
 
 
-@pytest.mark.parametrize("error", [BackendUnavailable("no driver"), OSError("libA.so: not found"), RuntimeError("x")])
+@pytest.mark.parametrize(
+    "error", [BackendUnavailable("no driver"), OSError("libA.so: not found"), RuntimeError("x")]
+)
 def test_one_that_cannot_be_opened_is_skipped_with_one_warning(fresh, error):
     with backends(BackendSpec("A", 9, failing(error)), BackendSpec("B", 5, opening("B"))):
         with pytest.warns(UserWarning, match="device A is installed but cannot be used") as caught:
@@ -70,8 +72,13 @@ def test_one_that_cannot_be_opened_is_skipped_with_one_warning(fresh, error):
 
 
 def test_compile_only_backends_are_no_default(fresh):
-    with backends(BackendSpec("A", 9, failing(BackendUnavailable("none here")), compile_only=True),
-                  BackendSpec("B", 5, opening("B"))), warnings.catch_warnings():
+    with (
+        backends(
+            BackendSpec("A", 9, failing(BackendUnavailable("none here")), compile_only=True),
+            BackendSpec("B", 5, opening("B")),
+        ),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("error")
         assert default_device() == "B"
 
@@ -108,7 +115,10 @@ def test_a_plugin_chooses(fresh):
 
 
 def test_what_the_user_asks_for_wins(fresh):
-    with backends(BackendSpec("A", 9, opening("A")), BackendSpec("B", 5, opening("B"))), override(device="b:0"):
+    with (
+        backends(BackendSpec("A", 9, opening("A")), BackendSpec("B", 5, opening("B"))),
+        override(device="b:0"),
+    ):
         assert default_device() == "B"
 
 
@@ -130,7 +140,9 @@ def test_names():
     assert canonical_name("gpu:10") == "GPU:10"
 
 
-@pytest.mark.parametrize(("name", "hint"), [("CPUX", "CPU"), ("INTERPRETR", "INTERPRETER"), ("QUANTUM", "pip install")])
+@pytest.mark.parametrize(
+    ("name", "hint"), [("CPUX", "CPU"), ("INTERPRETR", "INTERPRETER"), ("QUANTUM", "pip install")]
+)
 def test_unknown_devices(name, hint):
     with pytest.raises(BackendUnavailable, match="unknown device") as caught:
         get_device(name)
@@ -145,7 +157,11 @@ def test_an_instance_that_is_not_there():
 
 def test_the_interpreter_compiles_nothing():
     device = get_device("INTERPRETER")
-    for call in (lambda: device.render(None), lambda: device.compile("", "x"), lambda: device.load(b"", None)):
+    for call in (
+        lambda: device.render(None),
+        lambda: device.compile("", "x"),
+        lambda: device.load(b"", None),
+    ):
         with pytest.raises(TinycoreError):
             call()
 
@@ -155,8 +171,13 @@ def test_the_interpreter_compiles_nothing():
 
 def python(code, **variables):
     environment = {name: value for name, value in os.environ.items() if name not in ("DEV", "DEBUG")}
-    return subprocess.run([sys.executable, "-c", code], env={**environment, **variables}, capture_output=True,
-                          text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment, **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 PROGRAM = """

@@ -60,8 +60,11 @@ def counted(monkeypatch):
     counting = Counting(device.allocator)
     run = device.run
     monkeypatch.setattr(device, "allocator", counting)
-    monkeypatch.setattr(device, "run", lambda kernel, buffers, bindings: run(
-        kernel, [memory.handle for memory in buffers], bindings))
+    monkeypatch.setattr(
+        device,
+        "run",
+        lambda kernel, buffers, bindings: run(kernel, [memory.handle for memory in buffers], bindings),
+    )
     gc.collect()
     yield counting
     gc.collect()

@@ -41,8 +41,12 @@ from tinycore.schedule import CopyStep
 
 def largest(*roots):
     """Elements of the largest buffer that the schedule makes."""
-    return max(math.prod(dims.upper(size) for size in buffer.arg[1])
-               for step in schedule_of(*roots).steps for buffer in touched(step) if buffer.arg[0] >= 0)
+    return max(
+        math.prod(dims.upper(size) for size in buffer.arg[1])
+        for step in schedule_of(*roots).steps
+        for buffer in touched(step)
+        if buffer.arg[0] >= 0
+    )
 
 
 def expensive(x):
@@ -217,7 +221,9 @@ def test_ten_thousand_operations(kind):
         start = time.perf_counter()
         assert kernels(root) >= count // 400
         seconds.append(time.perf_counter() - start)
-    assert seconds[1] < 12 * seconds[0]  # four times the operations; a quadratic step would take 16 times as long
+    assert (
+        seconds[1] < 12 * seconds[0]
+    )  # four times the operations; a quadratic step would take 16 times as long
 
 
 # --- roots --------------------------------------------------------------------------------------------------
@@ -227,8 +233,16 @@ def test_roots_that_are_views_constants_and_duplicates():
     def build(x):
         doubled = x * 2
         return [
-            permute(x, 1, 0), const(dtypes.float32, 2.5, 3), x, doubled, doubled, reshape(doubled, 12), x,
-            reshape(x, 2, 6), const(dtypes.int32, 7), shrink(x, (0, 1), (1, 3)),
+            permute(x, 1, 0),
+            const(dtypes.float32, 2.5, 3),
+            x,
+            doubled,
+            doubled,
+            reshape(doubled, 12),
+            x,
+            reshape(x, 2, 6),
+            const(dtypes.int32, 7),
+            shrink(x, (0, 1), (1, 3)),
             expand(shrink(x, (1, 2), (0, 4)), 2, 4),
         ]
 
@@ -237,8 +251,18 @@ def test_roots_that_are_views_constants_and_duplicates():
 
 @pytest.mark.parametrize("device", ["CPU", "CL"])
 def test_roots_on_devices(device):
-    check(lambda x: [permute(x, 1, 0), const(dtypes.float32, 2.5, 3), x, x * 2, reshape(x, 12), const(dtypes.int32, 7)],
-          [data((3, 4))], device)
+    check(
+        lambda x: [
+            permute(x, 1, 0),
+            const(dtypes.float32, 2.5, 3),
+            x,
+            x * 2,
+            reshape(x, 12),
+            const(dtypes.int32, 7),
+        ],
+        [data((3, 4))],
+        device,
+    )
 
 
 def test_a_stored_root_runs_nothing():
@@ -250,9 +274,19 @@ def test_a_stored_root_runs_nothing():
 @pytest.mark.parametrize("device", ["CPU", "CL", "INTERPRETER"])
 def test_empty_tensors(device):
     def build(x, y):
-        return [x + 1, total(x, 1), total(x, 0, 1), reduce(x, ops.MAX, 1), permute(x, 1, 0), pad(x, (0, 0), (1, 2)),
-                matmul(y, x), matmul(x, permute(x, 1, 0)), shrink(y, (0, 5), (1, 1)), reshape(x, 0),
-                total(shrink(y, (0, 5), (1, 1)), 1) + 2]
+        return [
+            x + 1,
+            total(x, 1),
+            total(x, 0, 1),
+            reduce(x, ops.MAX, 1),
+            permute(x, 1, 0),
+            pad(x, (0, 0), (1, 2)),
+            matmul(y, x),
+            matmul(x, permute(x, 1, 0)),
+            shrink(y, (0, 5), (1, 1)),
+            reshape(x, 0),
+            total(shrink(y, (0, 5), (1, 1)), 1) + 2,
+        ]
 
     check(build, [data((3, 0)), data((5, 3), seed=1)], device)
 
@@ -260,7 +294,13 @@ def test_empty_tensors(device):
 @pytest.mark.parametrize("device", ["CPU", "CL", "INTERPRETER"])
 def test_zero_dimensional(device):
     def build(x, y):
-        return [x + 1, x * reshape(total(y, 0), *()), expand(x, 3) * y, reshape(x, 1, 1), reduce(y, ops.MAX, 0)]
+        return [
+            x + 1,
+            x * reshape(total(y, 0), *()),
+            expand(x, 3) * y,
+            reshape(x, 1, 1),
+            reduce(y, ops.MAX, 0),
+        ]
 
     check(build, [data(()), data((3,), seed=1)], device)
 
@@ -274,9 +314,15 @@ def test_scatter_scan_gather(device):
 
     def build(x, index, updates):
         return [
-            scatter(x, index, updates), scatter(x * 2, index, updates + 1, op=ops.ADD),
-            scatter(x, index, updates, op=ops.MAX) + 1, scan(x * 2, 0), scan(x, 1, ops.MAX) + 1, gather(x + 1, index),
-            total(gather(x, index), 0), gather(scan(x, 0), index) * 2, scan(total(x, 1), 0),
+            scatter(x, index, updates),
+            scatter(x * 2, index, updates + 1, op=ops.ADD),
+            scatter(x, index, updates, op=ops.MAX) + 1,
+            scan(x * 2, 0),
+            scan(x, 1, ops.MAX) + 1,
+            gather(x + 1, index),
+            total(gather(x, index), 0),
+            gather(scan(x, 0), index) * 2,
+            scan(total(x, 1), 0),
             scatter(permute(x, 1, 0), index, permute(updates, 1, 0), axis=1, op=ops.ADD),
         ]
 
@@ -288,8 +334,10 @@ def test_constant_scatter_and_scan(device):
     def build(x):
         return [
             scatter(x, const(dtypes.int32, 2, 7), const(dtypes.int32, 1, 7), op=ops.ADD),
-            scatter(x, const(dtypes.int32, 2, 1), const(dtypes.int32, 5, 1)), scan(const(dtypes.int32, 1, 9), 0),
-            scan(reshape(x, 5, 1), 1), scatter(x, const(dtypes.int32, 2), const(dtypes.int32, 5)),
+            scatter(x, const(dtypes.int32, 2, 1), const(dtypes.int32, 5, 1)),
+            scan(const(dtypes.int32, 1, 9), 0),
+            scan(reshape(x, 5, 1), 1),
+            scatter(x, const(dtypes.int32, 2), const(dtypes.int32, 5)),
         ]
 
     check(build, [data((5,), np.int32)], device)
@@ -343,9 +391,20 @@ N = UOp.variable("n", 0, 9)
 @pytest.mark.parametrize("size", [0, 1, 5, 9])
 def test_symbolic(device, size):
     def build(x, y):
-        return [x * 2 + y, total(x, 1), total(x, 0), total(x, 0, 1), scan(x, 0), permute(x, 1, 0),
-                matmul(permute(x, 1, 0), y), matmul(x, permute(y, 1, 0)), pad(x, (1, 2), (0, 0)), flip(x, 0),
-                reshape(x, dims.multiply(N, 3)), expand(total(x, 0), N, 3) + y]
+        return [
+            x * 2 + y,
+            total(x, 1),
+            total(x, 0),
+            total(x, 0, 1),
+            scan(x, 0),
+            permute(x, 1, 0),
+            matmul(permute(x, 1, 0), y),
+            matmul(x, permute(y, 1, 0)),
+            pad(x, (1, 2), (0, 0)),
+            flip(x, 0),
+            reshape(x, dims.multiply(N, 3)),
+            expand(total(x, 0), N, 3) + y,
+        ]
 
     check(build, [data((size, 3), np.int32), data((size, 3), np.int32, 1)], device, {N: size}, [(N, 3)] * 2)
 
@@ -366,4 +425,10 @@ def test_symbolic_indexed(device):
     def build(x, index, updates):
         return [scatter(x, index, updates, op=ops.ADD), gather(x, index), gather(updates, index), scan(x, 1)]
 
-    check(build, [data((5, 3), np.int32), index, data((4, 3), np.int32, 1)], device, {N: 4}, [(5, 3), (N,), (N, 3)])
+    check(
+        build,
+        [data((5, 3), np.int32), index, data((4, 3), np.int32, 1)],
+        device,
+        {N: 4},
+        [(5, 3), (N,), (N, 3)],
+    )

@@ -231,7 +231,9 @@ def build_program(steps, buffers):
             else:
                 start = d % 3
                 view = shrink(base, (start, start + 2), (0, 4))
-                new = assign(base, shrink(one, (start, start + 2), (0, 4)) + shrink(other, (1, 3), (0, 4)), view)
+                new = assign(
+                    base, shrink(one, (start, start + 2), (0, 4)) + shrink(other, (1, 3), (0, 4)), view
+                )
             old.append(base)
             latest[which] = new
             values.append(new)

@@ -53,8 +53,10 @@ def check_plan(schedule):
 def programs(draw):
     """(kind, operands by position) of values of several sizes on two devices."""
     kinds = ("stored", "wide", "narrow", "moved", "changed")
-    return [(draw(st.sampled_from(kinds)), draw(st.integers(0, 99)), draw(st.integers(0, 99)))
-            for _ in range(draw(st.integers(2, 25)))]
+    return [
+        (draw(st.sampled_from(kinds)), draw(st.integers(0, 99)), draw(st.integers(0, 99)))
+        for _ in range(draw(st.integers(2, 25)))
+    ]
 
 
 def build(steps, x, y, devices=("A", "B")):

@@ -180,8 +180,10 @@ def data(shape, dtype=np.float32, seed=0):
 def run(build, arrays, device, bindings=None, shapes=None):
     """The arrays that ``build(*buffers) -> list of roots`` computes on a device."""
     shapes = shapes or [None] * len(arrays)
-    nodes = [from_host(array, device, shape=shape, bindings=bindings)
-             for array, shape in zip(arrays, shapes, strict=True)]
+    nodes = [
+        from_host(array, device, shape=shape, bindings=bindings)
+        for array, shape in zip(arrays, shapes, strict=True)
+    ]
     results = realize(build(*nodes), bindings, device)
     return [to_host(result, bindings) for result in results]
 
@@ -189,8 +191,10 @@ def run(build, arrays, device, bindings=None, shapes=None):
 def meaning(build, arrays, bindings=None, shapes=None):
     """The same by the interpreter of tensor graphs alone: no schedule, no kernels."""
     shapes = shapes or [array.shape for array in arrays]
-    nodes = [node(shape, dtypes.of_numpy(array.dtype), 1000 + k)
-             for k, (array, shape) in enumerate(zip(arrays, shapes, strict=True))]
+    nodes = [
+        node(shape, dtypes.of_numpy(array.dtype), 1000 + k)
+        for k, (array, shape) in enumerate(zip(arrays, shapes, strict=True))
+    ]
     return interpret(build(*nodes), dict(zip(nodes, arrays, strict=True)), bindings or {})
 
 
@@ -205,7 +209,9 @@ def same(found, expected, tolerance=2e-5):
         elif one.size:
             scale = float(np.nanmax(np.abs(other.astype(np.float64)), initial=0.0)) or 1.0
             bound = tolerance * (scale if np.isfinite(scale) else 1.0)
-            np.testing.assert_allclose(one.astype(np.float64), other.astype(np.float64), rtol=tolerance, atol=bound)
+            np.testing.assert_allclose(
+                one.astype(np.float64), other.astype(np.float64), rtol=tolerance, atol=bound
+            )
 
 
 def check(build, arrays, device=REFERENCE, bindings=None, shapes=None, tolerance=2e-5):

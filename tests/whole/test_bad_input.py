@@ -50,8 +50,11 @@ def test_dtypes():
 
 def test_devices():
     need("CPU")
-    error = fails(TinycoreError, lambda: Tensor.ones(3, device="CPU") + Tensor.ones(3, device=REFERENCE).realize(),
-                  "CPU.*INTERPRETER|INTERPRETER.*CPU")
+    error = fails(
+        TinycoreError,
+        lambda: Tensor.ones(3, device="CPU") + Tensor.ones(3, device=REFERENCE).realize(),
+        "CPU.*INTERPRETER|INTERPRETER.*CPU",
+    )
     assert ".to(" in error.hint
     fails(TinycoreError, lambda: Tensor.ones(3, device="CPX").realize(), "unknown device 'CPX'")
 
@@ -82,7 +85,10 @@ def test_an_unbound_dimension(device):
 @pytest.mark.parametrize("device", [REFERENCE, "CPU"])
 def test_nothing_runs_when_a_value_is_missing(device):
     need(device)
-    x, y = from_host(data((4, 3)), device, shape=(N, 3), bindings={N: 4}), from_host(np.zeros(5, np.int32), device)
+    x, y = (
+        from_host(data((4, 3)), device, shape=(N, 3), bindings={N: 4}),
+        from_host(np.zeros(5, np.int32), device),
+    )
     with compilations() as names:
         fails(BindingError, lambda: realize([assign(y, y + 1), total(x, 0) * 2.5]), "'n' has no value")
     assert names == []
@@ -95,8 +101,11 @@ def test_a_value_that_is_not_allowed(value):
     error = fails(BindingError, lambda: realize([x + 1.0], {N: value}), f"n = {value}")
     assert "a multiple of 2" in error.hint
     fails(BindingError, lambda: to_host(x, {N: value}), f"n = {value}")
-    fails(BindingError, lambda: from_host(np.zeros((max(0, value), 3)), REFERENCE, shape=(N, 3), bindings={N: value}),
-          f"n = {value}")
+    fails(
+        BindingError,
+        lambda: from_host(np.zeros((max(0, value), 3)), REFERENCE, shape=(N, 3), bindings={N: value}),
+        f"n = {value}",
+    )
 
 
 def test_an_array_of_another_shape():
@@ -126,12 +135,16 @@ def test_values_that_are_not_stored():
 
 def test_a_device_that_does_not_exist():
     fails(TinycoreError, lambda: realize([node((3,), device="NOWHERE") + 1.0]), "NOWHERE|no memory")
-    fails(TinycoreError, lambda: realize([UOp.const(dtypes.int32, 1, (3,))], device="NOWHERE"), "unknown device")
+    fails(
+        TinycoreError, lambda: realize([UOp.const(dtypes.int32, 1, (3,))], device="NOWHERE"), "unknown device"
+    )
 
 
 def test_a_copy_to_a_device_that_does_not_exist():
     x = from_host(data((3,)), REFERENCE)
-    fails(TinycoreError, lambda: realize([UOp(ops.COPY, x.dtype, (x,), "NOWHERE")]), "unknown device 'NOWHERE'")
+    fails(
+        TinycoreError, lambda: realize([UOp(ops.COPY, x.dtype, (x,), "NOWHERE")]), "unknown device 'NOWHERE'"
+    )
 
 
 def test_errors_leave_everything_usable():

@@ -58,7 +58,10 @@ def test_attention(device):
             x = random(length, 16, seed=length)
             scores = (x @ w) @ (x @ v).T * 0.25
             scores = np.exp(scores - scores.max(-1, keepdims=True))
-            close(attend(Tensor(x, shape=(n.bind(length), 16))).numpy(), scores / scores.sum(-1, keepdims=True) @ x)
+            close(
+                attend(Tensor(x, shape=(n.bind(length), 16))).numpy(),
+                scores / scores.sum(-1, keepdims=True) @ x,
+            )
             first = len(names)
             if length != 5:
                 assert len(names) == first, "one program serves all lengths"
@@ -66,7 +69,9 @@ def test_attention(device):
 
 def test_normalised_rows(device):
     x = random(9, 31)
-    found = ((Tensor(x) - Tensor(x).mean(-1, keepdim=True)) / (Tensor(x).var(-1, keepdim=True) + 1e-5).sqrt()).numpy()
+    found = (
+        (Tensor(x) - Tensor(x).mean(-1, keepdim=True)) / (Tensor(x).var(-1, keepdim=True) + 1e-5).sqrt()
+    ).numpy()
     close(found, (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True, ddof=1) + 1e-5))
 
 
@@ -161,7 +166,9 @@ def test_random_numbers_are_the_same_bits_everywhere(device):
     def draw():
         Tensor.manual_seed(11)
         first, second = Tensor.rand(7, 9), Tensor.rand(33)
-        return [t.numpy().view(np.uint32) for t in (first, second)] + [Tensor.randint(50, low=0, high=1000).numpy()]
+        return [t.numpy().view(np.uint32) for t in (first, second)] + [
+            Tensor.randint(50, low=0, high=1000).numpy()
+        ]
 
     with override(device="INTERPRETER"):
         wanted = draw()

@@ -31,8 +31,13 @@ print(loss.device, round(loss.item(), 4), Tensor.randint(5, low=0, high=1000).to
 
 def outcome(**settings):
     variables = {"DEV": "CPU", "TINYCORE_CACHE": "0", **settings}
-    result = subprocess.run([sys.executable, "-c", PROGRAM], env={**os.environ, **variables}, capture_output=True,
-                            text=True, timeout=120)
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout
 

@@ -119,7 +119,9 @@ def _exact_fma64(a: Array, b: Array, c: Array) -> Array:
             exact = Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))
             if exact:  # an exact zero has the sign that the float sum has
                 flat[position] = _to_float64(exact)
-        elif np.isinf(z) and np.isfinite(x) and np.isfinite(y):  # the product does not overflow: nothing is rounded
+        elif (
+            np.isinf(z) and np.isfinite(x) and np.isfinite(y)
+        ):  # the product does not overflow: nothing is rounded
             flat[position] = z
     return flat.reshape(result.shape)
 

@@ -235,7 +235,9 @@ class _Kernel:
         op, axes = node.arg
         if axes:
             raise InterpretError("a REDUCE over axes belongs to the tensor level", where=repr(node))
-        ranges = [operand for operand in node.src[1:] if operand.op is ops.RANGE]  # a loop of one iteration is 0
+        ranges = [
+            operand for operand in node.src[1:] if operand.op is ops.RANGE
+        ]  # a loop of one iteration is 0
         places = tuple([self.axes[operand] for operand in ranges])
         if _is_contraction(node):
             result = contract(node.dtype, operands[0], operands[1], places)

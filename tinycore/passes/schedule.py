@@ -23,8 +23,10 @@ def merged_shrink(inner: Pairs, outer: Pairs) -> Pairs:
     ((3, 5),)
     """
     return tuple(
-        [(dims.add(start, low), dims.add(start, high))
-         for (start, _), (low, high) in zip(inner, outer, strict=True)]
+        [
+            (dims.add(start, low), dims.add(start, high))
+            for (start, _), (low, high) in zip(inner, outer, strict=True)
+        ]
     )
 
 
@@ -34,9 +36,7 @@ def merged_pad(inner: Pairs, outer: Pairs) -> Pairs:
     >>> merged_pad(((1, 0),), ((2, 3),))
     ((3, 3),)
     """
-    return tuple(
-        [(dims.add(a, c), dims.add(b, d)) for (a, b), (c, d) in zip(inner, outer, strict=True)]
-    )
+    return tuple([(dims.add(a, c), dims.add(b, d)) for (a, b), (c, d) in zip(inner, outer, strict=True)])
 
 
 def is_identity(axes: Sequence[int]) -> bool:

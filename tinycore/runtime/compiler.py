@@ -118,7 +118,9 @@ def _load(kernel: UOp, device: Device) -> tuple[_Entry, Executable, bool]:
 
 @functools.cache
 def _warn_of_entry(problem: str) -> None:
-    warnings.warn(f"an entry of the kernel cache was of no use, and is replaced: {problem}", CacheWarning, stacklevel=2)
+    warnings.warn(
+        f"an entry of the kernel cache was of no use, and is replaced: {problem}", CacheWarning, stacklevel=2
+    )
 
 
 def _compile(kernel: UOp, device: Device) -> _Entry:

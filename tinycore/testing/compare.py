@@ -46,7 +46,8 @@ class Case:
         """The elements of every BUFFER below the roots."""
         return {
             node: elements(node.dtype, _sizes(node), (self.seed, node.arg[0]))
-            for node in toposort(self.roots) if node.op is ops.BUFFER
+            for node in toposort(self.roots)
+            if node.op is ops.BUFFER
         }
 
 
@@ -113,8 +114,10 @@ def difference(root: UOp, want: Expected, got: Array) -> str | None:
     if not wrong.any():
         return None
     place = tuple([int(axis[0]) for axis in np.nonzero(wrong)]) if wrong.ndim else ()
-    return (f"{int(wrong.sum())} of {wrong.size} elements differ; element {place} is {got[place]!r} "
-            f"instead of {values[place]!r} (error allowed: {float(want.error[place]):.3g})")
+    return (
+        f"{int(wrong.sum())} of {wrong.size} elements differ; element {place} is {got[place]!r} "
+        f"instead of {values[place]!r} (error allowed: {float(want.error[place]):.3g})"
+    )
 
 
 def check(case: Case, run: Runner, name: str) -> None:

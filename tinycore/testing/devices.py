@@ -53,4 +53,3 @@ def stored_dtypes(name: str) -> tuple[DType, ...]:
     else:
         claimed = get_device(name).target.capabilities.dtypes
     return tuple([dtype for dtype in DATA if dtype in claimed])
-

@@ -29,9 +29,16 @@ Array = NDArray[Any]
 TARGETS = {
     "scalar": Target("scalar", capabilities=Capabilities(ops=ELEMENTWISE)),
     "vector": Target("vector", capabilities=Capabilities(ops=ELEMENTWISE, vector_bytes=16, threads=2)),
-    "groups": Target("groups", capabilities=Capabilities(
-        ops=ELEMENTWISE, workgroups=True, local_size=64, shared_bytes=1 << 14, index_bits=(32, 64),
-    )),
+    "groups": Target(
+        "groups",
+        capabilities=Capabilities(
+            ops=ELEMENTWISE,
+            workgroups=True,
+            local_size=64,
+            shared_bytes=1 << 14,
+            index_bits=(32, 64),
+        ),
+    ),
     "basic": Target("basic"),
 }
 """Imagined devices: plain loops; vectors and chunks; work-groups with local memory; few native ops."""
@@ -88,4 +95,3 @@ def _read(result: UOp, memory: Mapping[UOp, Array]) -> Array:
     dtype = result.dtype.numpy
     count = int(np.prod(sizes, dtype=np.int64)) * dtype.itemsize
     return memory[base][:count].view(dtype).reshape(sizes).copy()
-

@@ -90,13 +90,17 @@ def _evaluate(node: UOp, operands: list[Expected], buffers: Mapping[UOp, Array])
     if op is ops.SCAN:
         return _scan(node, operands[0])
     if op is ops.GATHER:
-        return Expected(_gather(node, operands[0].values, operands[1].values),
-                        _gather(node, operands[0].error, operands[1].values))
+        return Expected(
+            _gather(node, operands[0].values, operands[1].values),
+            _gather(node, operands[0].error, operands[1].values),
+        )
     if op is ops.SCATTER:
         return _scatter(node, *operands)
     if op is ops.ASSIGN:
-        return Expected(_assign(node, operands[0].values, operands[2].values),
-                        _assign(node, operands[0].error, operands[2].error))
+        return Expected(
+            _assign(node, operands[0].values, operands[2].values),
+            _assign(node, operands[0].error, operands[2].error),
+        )
     raise InterpretError(f"the oracle knows nothing of {op.name}", where=repr(node))
 
 
@@ -174,16 +178,28 @@ def _magnitude(values: Array) -> Array:
 
 def ulp(dtype: DType, values: Array) -> Array:
     """The distance between neighbouring floats of a dtype near some values."""
-    smallest = {"float16": 2.0**-24, "float32": 2.0**-149, "float64": 2.0**-1074, "bfloat16": 2.0**-133,
-                "float8_e4m3": 2.0**-9, "float8_e5m2": 2.0**-16}[dtype.name]
+    smallest = {
+        "float16": 2.0**-24,
+        "float32": 2.0**-149,
+        "float64": 2.0**-1074,
+        "bfloat16": 2.0**-133,
+        "float8_e4m3": 2.0**-9,
+        "float8_e5m2": 2.0**-16,
+    }[dtype.name]
     size = np.where(np.isfinite(values.astype(np.float64)), _magnitude(values), 0.0)
     return np.maximum(smallest, 2.0 ** (np.floor(np.log2(np.maximum(size, 1e-300))) - dtype.mantissa))
 
 
 def largest(dtype: DType) -> float:
     """The largest finite value of a float dtype."""
-    return {"float16": 65504.0, "float32": 3.4028234663852886e38, "float64": 1.7976931348623157e308,
-            "bfloat16": 3.3895313892515355e38, "float8_e4m3": 448.0, "float8_e5m2": 57344.0}[dtype.name]
+    return {
+        "float16": 65504.0,
+        "float32": 3.4028234663852886e38,
+        "float64": 1.7976931348623157e308,
+        "bfloat16": 3.3895313892515355e38,
+        "float8_e4m3": 448.0,
+        "float8_e5m2": 57344.0,
+    }[dtype.name]
 
 
 def _error(node: UOp, values: Array, operands: list[Expected]) -> Array:
@@ -224,9 +240,19 @@ def _beyond(dtype: DType, values: Array, bound: Array) -> Array:
     return np.where((near & (bound > 0)) | overflowed, np.inf, bound)
 
 
-_TRANSCENDENTAL = frozenset({
-    ops.EXP, ops.EXP2, ops.LOG, ops.LOG2, ops.SIN, ops.COS, ops.TANH, ops.ERF, ops.POW,
-})
+_TRANSCENDENTAL = frozenset(
+    {
+        ops.EXP,
+        ops.EXP2,
+        ops.LOG,
+        ops.LOG2,
+        ops.SIN,
+        ops.COS,
+        ops.TANH,
+        ops.ERF,
+        ops.POW,
+    }
+)
 
 
 # --- movement ---------------------------------------------------------------------------------------------
@@ -262,8 +288,15 @@ def _combine(op: Op, dtype: DType, a: Any, b: Any) -> Any:
 def _identity(op: Op, dtype: DType) -> Any:
     if dtype.kind == "bool":
         return op in (ops.MUL, ops.AND, ops.MIN)
-    return {ops.ADD: 0, ops.MUL: 1, ops.MAX: dtype.min, ops.MIN: dtype.max, ops.OR: 0, ops.XOR: 0,
-            ops.AND: wrap(dtype, -1) if dtype.is_int else 0}[op]
+    return {
+        ops.ADD: 0,
+        ops.MUL: 1,
+        ops.MAX: dtype.min,
+        ops.MIN: dtype.max,
+        ops.OR: 0,
+        ops.XOR: 0,
+        ops.AND: wrap(dtype, -1) if dtype.is_int else 0,
+    }[op]
 
 
 def _reduce(node: UOp, x: Expected) -> Expected:
@@ -314,8 +347,14 @@ def _product(dtype: DType, items: list[float], errors: Array) -> tuple[float, fl
 
 
 def _exponents(dtype: DType) -> int:
-    return {"float16": 14, "float32": 126, "float64": 1022, "bfloat16": 126, "float8_e4m3": 6,
-            "float8_e5m2": 14}[dtype.name]
+    return {
+        "float16": 14,
+        "float32": 126,
+        "float64": 1022,
+        "bfloat16": 126,
+        "float8_e4m3": 6,
+        "float8_e5m2": 14,
+    }[dtype.name]
 
 
 def _scan(node: UOp, x: Expected) -> Expected:

@@ -401,10 +401,27 @@ class _Graph:
 
 
 _WEIGHTS = {
-    "unary": 3, "rounding": 1, "binary": 6, "compare": 2, "where": 2, "power": 1, "fused": 1,
-    "cast": 3, "bitcast": 1,
-    "reshape": 4, "permute": 2, "expand": 2, "pad": 2, "shrink": 2, "flip": 1, "contiguous": 1,
-    "reduce": 4, "scan": 1, "gather": 2, "scatter": 1, "assign": 1,
+    "unary": 3,
+    "rounding": 1,
+    "binary": 6,
+    "compare": 2,
+    "where": 2,
+    "power": 1,
+    "fused": 1,
+    "cast": 3,
+    "bitcast": 1,
+    "reshape": 4,
+    "permute": 2,
+    "expand": 2,
+    "pad": 2,
+    "shrink": 2,
+    "flip": 1,
+    "contiguous": 1,
+    "reduce": 4,
+    "scan": 1,
+    "gather": 2,
+    "scatter": 1,
+    "assign": 1,
 }
 _STEPS = [name for name, weight in _WEIGHTS.items() for _ in range(weight)]
 

@@ -16,14 +16,30 @@ from tinycore.ir.verify import verify
 from tinycore.schedule import KernelStep, make_schedule, number_buffers
 
 NATIVE = frozenset(op for op in ops if op.elementwise)
-LANES = Target("LANES", capabilities=Capabilities(
-    ops=NATIVE, vector_bytes=64, vector_registers=32, threads=4, index_bits=(32, 64)))
-NARROW = Target("NARROW", capabilities=Capabilities(
-    ops=NATIVE, vector_bytes=16, vector_registers=16, threads=1, index_bits=(32, 64)))
-GROUPS = Target("GROUPS", capabilities=Capabilities(
-    ops=NATIVE, workgroups=True, local_size=256, shared_bytes=1 << 15, index_bits=(32, 64)))
-SMALL_GROUPS = Target("SMALL GROUPS", capabilities=Capabilities(
-    ops=NATIVE, workgroups=True, local_size=32, shared_bytes=1 << 10, index_bits=(64,)))
+LANES = Target(
+    "LANES",
+    capabilities=Capabilities(
+        ops=NATIVE, vector_bytes=64, vector_registers=32, threads=4, index_bits=(32, 64)
+    ),
+)
+NARROW = Target(
+    "NARROW",
+    capabilities=Capabilities(
+        ops=NATIVE, vector_bytes=16, vector_registers=16, threads=1, index_bits=(32, 64)
+    ),
+)
+GROUPS = Target(
+    "GROUPS",
+    capabilities=Capabilities(
+        ops=NATIVE, workgroups=True, local_size=256, shared_bytes=1 << 15, index_bits=(32, 64)
+    ),
+)
+SMALL_GROUPS = Target(
+    "SMALL GROUPS",
+    capabilities=Capabilities(
+        ops=NATIVE, workgroups=True, local_size=32, shared_bytes=1 << 10, index_bits=(64,)
+    ),
+)
 TARGETS = (LANES, NARROW, GROUPS, SMALL_GROUPS)
 N = UOp.variable("n", 0, 70)
 
@@ -66,7 +82,9 @@ def strided(a, axis, step):
     split = (*shape[:axis], shape[axis] // step, step, *shape[axis + 1 :])
     limits = [(0, size) for size in split]
     limits[axis + 1] = (0, 1)
-    return reshape(shrink(reshape(a, *split), *limits), *shape[:axis], shape[axis] // step, *shape[axis + 1 :])
+    return reshape(
+        shrink(reshape(a, *split), *limits), *shape[:axis], shape[axis] // step, *shape[axis + 1 :]
+    )
 
 
 def matmul(a, b):
@@ -138,7 +156,9 @@ CASES = {
     "prime": lambda: x(1009) * 3 + 1,
     "bytes": lambda: x(333, dtype=dtypes.int8) * 3 + 1,
     "wide": lambda: x(77, dtype=dtypes.int64) * 3 + 1,
-    "mixed widths": lambda: x(129, dtype=dtypes.int8).cast(dtypes.int64) + x(129, identity=2, dtype=dtypes.int64),
+    "mixed widths": lambda: (
+        x(129, dtype=dtypes.int8).cast(dtypes.int64) + x(129, identity=2, dtype=dtypes.int64)
+    ),
     "comparison": lambda: x(129) < x(129, identity=2),
     "transpose": lambda: permute(x(33, 50), 1, 0) + 1,
     "four axes": lambda: permute(x(3, 5, 7, 9), 2, 0, 3, 1) + x(7, 3, 9, 5, identity=2),
@@ -178,7 +198,9 @@ CASES = {
     "gather": lambda: gather(x(30, 21), x(17, identity=2)) + 1,
     "scan": lambda: scan(x(13, 40), 0) + 0,
     "scatter": lambda: scatter(x(30, 21), x(17, identity=2), x(17, 21, identity=3)),
-    "in place": lambda: assign(x(30, 21), shrink(x(30, 21), (1, 29), (0, 20)), shrink(x(30, 21), (1, 29), (0, 20)) * 3),
+    "in place": lambda: assign(
+        x(30, 21), shrink(x(30, 21), (1, 29), (0, 20)), shrink(x(30, 21), (1, 29), (0, 20)) * 3
+    ),
     "constant": lambda: UOp.const(dtypes.int32, 7, (200,)),
     "symbolic": lambda: x(N, 33) * 2 + x(N, 33, identity=2),
     "symbolic inside": lambda: x(9, N) * 2 + 1,

@@ -31,8 +31,11 @@ def check_shape(program, target):
     assert len(program.grid) <= 3
     assert len(program.group) <= 3
     assert int(np.prod(program.group)) <= capabilities.local_size
-    shared = sum(int(np.prod(node.arg[2])) * node.dtype.itemsize
-                 for node in program.linear.toposort() if node.op.name == "SCRATCH")
+    shared = sum(
+        int(np.prod(node.arg[2])) * node.dtype.itemsize
+        for node in program.linear.toposort()
+        if node.op.name == "SCRATCH"
+    )
     assert shared <= capabilities.shared_bytes
 
 
@@ -54,8 +57,9 @@ def test_on_devices(device, name):
         executable = opened.load(binary, signature)
         for size in (0, 37) if program.variables else (0,):
             arrays = arrays_for(kernel, size)
-            np.testing.assert_array_equal(launch(opened, executable, program, arrays, size),
-                                          meaning(kernel, arrays, size))
+            np.testing.assert_array_equal(
+                launch(opened, executable, program, arrays, size), meaning(kernel, arrays, size)
+            )
 
 
 def launch(device, executable, program, arrays, size):
@@ -120,7 +124,9 @@ def test_neighbouring_axes_are_merged():
 def test_ordered_ranges_are_left_alone():
     (kernel,) = kernels_of(CASES["scatter"]())
     for target in TARGETS:
-        found = [r for r in tiled(kernel, target).toposort() if r.op.name == "RANGE" and r.arg[1] == "ordered"]
+        found = [
+            r for r in tiled(kernel, target).toposort() if r.op.name == "RANGE" and r.arg[1] == "ordered"
+        ]
         assert len(found) == 1
 
 

@@ -17,7 +17,6 @@ from tinycore.rules.check import check_file
 from tinycore.rules.expand import names_in, nodes_in, rules_of
 from tinycore.rules.module import Group, Pass, RuleModule, Stage
 from tinycore.rules.parse import check_error, parse, snippet
-
 from tinycore_tools_rules.sources import Source, Unit, compile_alone, open_source, units_of
 from tinycore_tools_rules.subsume import Row, overlaps, shadows, wider_signatures
 

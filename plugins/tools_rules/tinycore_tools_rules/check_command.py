@@ -13,7 +13,9 @@ from tinycore_tools_rules.sources import core_names
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the options."""
-    parser.add_argument("--overlaps", action="store_true", help="also list rules that may match the same node")
+    parser.add_argument(
+        "--overlaps", action="store_true", help="also list rules that may match the same node"
+    )
     parser.add_argument("--strict", action="store_true", help="warnings are errors")
 
 

@@ -50,7 +50,11 @@ COMMANDS: Final[dict[str, Command]] = {
     "fmt": Command(
         "tinycore_tools_rules.fmt_command",
         "lay files out in the one way; comments and meaning stay",
-        ("tinycore rules fmt my.rules", "tinycore rules fmt --check my.rules", "tinycore rules fmt - < my.rules"),
+        (
+            "tinycore rules fmt my.rules",
+            "tinycore rules fmt --check my.rules",
+            "tinycore rules fmt - < my.rules",
+        ),
     ),
     "coverage": Command(
         "tinycore_tools_rules.coverage_command",

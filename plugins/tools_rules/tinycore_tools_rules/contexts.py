@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from tinycore.ir import Capabilities, Target, dtypes
 from tinycore.ir.ops import ELEMENTWISE, ops
 from tinycore.ir.target import BASIC_OPS
-
 from tinycore_tools_rules.sources import Unit
 
 _NARROW = {"float16", "bfloat16", "float8_e4m3", "float8_e5m2"}

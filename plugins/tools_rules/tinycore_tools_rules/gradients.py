@@ -20,7 +20,6 @@ from tinycore.ir.dtypes import DType
 from tinycore.ir.ops import ops
 from tinycore.rules import syntax as s
 from tinycore.rules.matcher import Matcher, Pool
-
 from tinycore_tools_rules.contexts import contexts
 from tinycore_tools_rules.paste import counterexample
 from tinycore_tools_rules.sample import Tested
@@ -88,7 +87,7 @@ class GradientMaker(Maker):
         return TABLE[self.case.root]
 
 
-def verify_gradient(unit: Unit) -> Tested:
+def verify_gradient(unit: Unit, wanted: int = WANTED) -> Tested:
     """Random instances of a ``vjp`` rule against central differences."""
     found = Tested()
     chance = random.Random(unit.identity)
@@ -101,7 +100,7 @@ def verify_gradient(unit: Unit) -> Tested:
     ]
     matchers = [Matcher(unit.source.file, case, Pool(), False) for case in singles]
     for attempt in range(ATTEMPTS):
-        if found.instances >= WANTED or found.problem:
+        if found.instances >= wanted or found.problem:
             break
         which = attempt % len(singles)
         maker = GradientMaker(chance, singles[which], matchers[which], "normal")
@@ -148,7 +147,11 @@ def _compare(unit: Unit, before: UOp, g: UOp, slots: Any, maker: GradientMaker, 
     coarse = any(node.dtype.is_float and node.dtype.itemsize < 8 for node in before.toposort())
     step, tolerance = (COARSE_STEP, COARSE_TOLERANCE) if coarse else (STEP, TOLERANCE)
     for leaf in leaves:
-        mine = [slot for operand, slot in zip(before.src, slots, strict=True) if operand is leaf and slot is not None]
+        mine = [
+            slot
+            for operand, slot in zip(before.src, slots, strict=True)
+            if operand is leaf and slot is not None
+        ]
         if not mine and before.op in _STEPS:
             continue
         direction = generator.normal(size=arrays[leaf].shape)
@@ -166,7 +169,10 @@ def _compare(unit: Unit, before: UOp, g: UOp, slots: Any, maker: GradientMaker, 
         if not close.all():
             found.problem = "a gradient differs from the central difference"
             found.refutation = counterexample(
-                before, mine[0] if mine else before, arrays, f"vjp rule at {unit.where}: operand and its gradient"
+                before,
+                mine[0] if mine else before,
+                arrays,
+                f"vjp rule at {unit.where}: operand and its gradient",
             )
             return
     if leaves:

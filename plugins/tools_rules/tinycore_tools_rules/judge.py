@@ -18,7 +18,6 @@ from tinycore.ir import UOp, dtypes
 from tinycore.ir.dtypes import DType
 from tinycore.ir.ops import ops
 from tinycore.rules import syntax as s
-
 from tinycore_tools_rules.evaluate import bits_array, differences, is_nan, unsigned_view
 from tinycore_tools_rules.sources import Unit
 from tinycore_tools_rules.terms import signless

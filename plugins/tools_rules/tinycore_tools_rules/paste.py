@@ -10,7 +10,6 @@ import numpy as np
 from tinycore.ir import UOp
 from tinycore.ir.dtypes import DType
 from tinycore.ir.ops import Op, ops
-
 from tinycore_tools_rules.evaluate import unsigned_view
 
 _HEAD = """import numpy as np

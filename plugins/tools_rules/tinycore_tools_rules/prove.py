@@ -21,7 +21,6 @@ from tinycore.rules import support
 from tinycore.rules import syntax as s
 from tinycore.rules.expand import nodes_in
 from tinycore.rules.fold import fold
-
 from tinycore_tools_rules.contexts import contexts
 from tinycore_tools_rules.sources import Table, Unit
 from tinycore_tools_rules.symbols import BitSymbol, IntSymbol, Path, Symbol, Truth, Unsupported, explore
@@ -205,9 +204,9 @@ def _numbers_only(unit: Unit, native: s.Native) -> bool:
     """Whether all operands of an ``any`` native are captured constants."""
     constants = {node.name for node in nodes_in(unit.rule.pattern) if isinstance(node, s.Constant)}
     calls = [node for node in nodes_in(unit.rule) if isinstance(node, s.Call) and node.name == native.name]
-    return all(
-        kind.name not in ("node", "nodes", "list") for kind in native.parameters
-    ) and all(isinstance(part, s.Name) and part.name in constants for call in calls for part in call.operands)
+    return all(kind.name not in ("node", "nodes", "list") for kind in native.parameters) and all(
+        isinstance(part, s.Name) and part.name in constants for call in calls for part in call.operands
+    )
 
 
 def symbolic_table(unit: Unit) -> Table:
@@ -390,7 +389,9 @@ def _check(
     if answer == z3.unsat:
         return None
     if answer == z3.unknown or (terms.abstract and not problem):
-        return Proof("unknown", why="z3 does not answer in time" if answer == z3.unknown else "uninterpreted ops")
+        return Proof(
+            "unknown", why="z3 does not answer in time" if answer == z3.unknown else "uninterpreted ops"
+        )
     return Proof("different", 1, candidate=_candidate(solver.model(), leaves, problem))
 
 
@@ -429,7 +430,11 @@ def _candidate(model: Any, leaves: SymbolicLeaves, problem: str) -> Candidate:
     return Candidate(
         {name: number(term, leaves.dtypes[name]) for name, term in leaves.values.items()},
         {name: number(term, leaves.dtypes[name]) for name, term in leaves.constants.items()}
-        | {name: leaves.dtypes[name].to_bits(value) for name, value in leaves.given.items() if name in leaves.dtypes},
+        | {
+            name: leaves.dtypes[name].to_bits(value)
+            for name, value in leaves.given.items()
+            if name in leaves.dtypes
+        },
         {
             name: (number(low, leaves.dtypes[name]), number(high, leaves.dtypes[name]))
             for name, (low, high) in leaves.bounds.items()

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from tinycore.ir import UOp, dtypes
 from tinycore.ir.dtypes import DType, Scalar
 from tinycore.ir.ops import ops
-
 from tinycore_tools_rules.contexts import contexts
 from tinycore_tools_rules.judge import judge
 from tinycore_tools_rules.paste import counterexample
@@ -112,7 +111,9 @@ class RandomLeaves:
             clamped = UOp(ops.MAX, dtype, (node, UOp.const(dtype, low)))
             if choice == 5:
                 return clamped
-            return UOp(ops.MIN, dtype, (clamped, UOp.const(dtype, low + self.chance.choice([0, 1, 3, 7, 40]))))
+            return UOp(
+                ops.MIN, dtype, (clamped, UOp.const(dtype, low + self.chance.choice([0, 1, 3, 7, 40])))
+            )
         mask = UOp.const(dtype, self.chance.choice([1, 3, 7, 15]))
         low = UOp.const(dtype, self.chance.choice([0, 1, 8, 100]))
         return UOp(ops.ADD, dtype, (UOp(ops.AND, dtype, (node, mask)), low))
@@ -209,7 +210,14 @@ def try_instance(
 
 
 def sample(
-    unit: Unit, table: Table, cases: list[Typed], wanted: int, *, seed: int = 0, attempts: int = 0, lanes: int = LANES
+    unit: Unit,
+    table: Table,
+    cases: list[Typed],
+    wanted: int,
+    *,
+    seed: int = 0,
+    attempts: int = 0,
+    lanes: int = LANES,
 ) -> Tested:
     """Random instances of the typed cases in turn, until `wanted` of them matched; stops at the first wrong one."""
     found = Tested()
@@ -257,7 +265,9 @@ class GivenLeaves:
         """All combinations of values."""
         axes = [all_values(node.dtype) for node in self.nodes]
         grids = np.meshgrid(*[np.arange(len(axis)) for axis in axes], indexing="ij") if axes else []
-        return {node: axis[grid.reshape(-1)] for node, axis, grid in zip(self.nodes, axes, grids, strict=True)}
+        return {
+            node: axis[grid.reshape(-1)] for node, axis, grid in zip(self.nodes, axes, grids, strict=True)
+        }
 
 
 def all_values(dtype: DType) -> Array:
@@ -267,9 +277,7 @@ def all_values(dtype: DType) -> Array:
     return np.arange(1 << dtype.bits).astype(f"uint{dtype.bits}").view(dtype.numpy)
 
 
-def exhaust(
-    unit: Unit, table: Table, typed: Typed, constants: Mapping[str, DType], found: Tested
-) -> bool:
+def exhaust(unit: Unit, table: Table, typed: Typed, constants: Mapping[str, DType], found: Tested) -> bool:
     """Every value of every leaf and constant; False when a graph with plain leaves never matches."""
     lists = [list(_every_constant(dtype)) for dtype in constants.values()]
     matched = False

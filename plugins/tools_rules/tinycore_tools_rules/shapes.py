@@ -8,7 +8,6 @@ from typing import Any
 
 from tinycore.ir import Shape, UOp
 from tinycore.ir.ops import MONOIDS, Op, ops
-
 from tinycore_tools_rules.typed import Impossible
 
 LARGE = (1 << 15, 40_000, 33_000)

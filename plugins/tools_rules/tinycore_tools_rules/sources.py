@@ -129,7 +129,8 @@ def core_names() -> list[str]:
     """The dotted names of all rule files of the core."""
     root = Path(tinycore.__file__).parent
     return sorted(
-        ".".join(("tinycore", *path.relative_to(root).with_suffix("").parts)) for path in root.rglob("*.rules")
+        ".".join(("tinycore", *path.relative_to(root).with_suffix("").parts))
+        for path in root.rglob("*.rules")
     )
 
 

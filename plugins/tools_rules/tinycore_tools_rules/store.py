@@ -22,9 +22,7 @@ from tinycore.config import config, user_cache_directory
 from tinycore_tools_rules.sources import Unit
 from tinycore_tools_rules.verify import Result
 
-_PARTS = (
-    "contexts evaluate gradients judge kernels paste prove sample shapes sources symbols tensors terms typed verify"
-)
+_PARTS = "contexts evaluate gradients judge kernels paste prove sample shapes sources symbols tensors terms typed verify"
 
 
 @functools.cache
@@ -51,7 +49,9 @@ def _native_digest(path: str) -> bytes:
 def key_of(unit: Unit, patience: float) -> str:
     """The key of a rule's result."""
     state = hashlib.sha256(verifier_digest().encode())
-    state.update(f"{unit.identity}\n{unit.rule!r}\n{unit.group.annotations!r}\n{patience}\n{unit.code}".encode())
+    state.update(
+        f"{unit.identity}\n{unit.rule!r}\n{unit.group.annotations!r}\n{patience}\n{unit.code}".encode()
+    )
     for name in unit.natives:
         state.update(_native_digest(str(inspect.getsourcefile(unit.source.module.code.natives[name]))))
     return state.hexdigest()[:40]

@@ -15,7 +15,6 @@ from tinycore.ir import dtypes
 from tinycore.rules import syntax as s
 from tinycore.rules.expand import OP_CLASSES, Case
 from tinycore.rules.matcher import Matcher, Pool
-
 from tinycore_tools_rules.implication import compatible, conditions, implies
 from tinycore_tools_rules.sources import Unit
 
@@ -51,7 +50,11 @@ def _kind(pattern: s.Pattern) -> Any:
     if isinstance(pattern, s.Constant):
         return "constant"
     if isinstance(pattern, s.Apply):
-        return ("op", pattern.ops[0]) if len(pattern.ops) == 1 and pattern.ops[0] not in OP_CLASSES else "some op"
+        return (
+            ("op", pattern.ops[0])
+            if len(pattern.ops) == 1 and pattern.ops[0] not in OP_CLASSES
+            else "some op"
+        )
     return "rest" if isinstance(pattern, s.Rest) else "any"
 
 
@@ -140,9 +143,7 @@ def _wider(a: s.Pattern, b: s.Pattern, bindings: _Bindings, local: str, row: Row
     return False
 
 
-def _bind_node(
-    a: s.Variable, b: s.Pattern, names: list[str], bindings: _Bindings, local: str
-) -> bool:
+def _bind_node(a: s.Variable, b: s.Pattern, names: list[str], bindings: _Bindings, local: str) -> bool:
     if isinstance(b, s.Rest):
         return False
     if a.name is None:
@@ -197,9 +198,12 @@ def _apply_wider(a: s.Apply, b: s.Apply, bindings: _Bindings, local: str, row: R
         return True
     rests_b = [isinstance(operand, s.Rest) for operand in b.operands]
     if any(isinstance(operand, s.Rest) for operand in a.operands) or any(rests_b):
-        return dataclasses.replace(a, ops=(), attributes=None) == dataclasses.replace(b, ops=(), attributes=None)
+        return dataclasses.replace(a, ops=(), attributes=None) == dataclasses.replace(
+            b, ops=(), attributes=None
+        )
     return len(a.operands) == len(b.operands) and all(
-        _wider(x, y, bindings, f"{local}_{k}", row) for k, (x, y) in enumerate(zip(a.operands, b.operands, strict=True))
+        _wider(x, y, bindings, f"{local}_{k}", row)
+        for k, (x, y) in enumerate(zip(a.operands, b.operands, strict=True))
     )
 
 

@@ -24,7 +24,6 @@ from tinycore.ir.ops import TABLE, Op, ops
 from tinycore.rules import syntax as s
 from tinycore.rules.expand import Case
 from tinycore.rules.matcher import Matcher, Pool
-
 from tinycore_tools_rules.contexts import contexts
 from tinycore_tools_rules.evaluate import differences
 from tinycore_tools_rules.paste import counterexample
@@ -54,7 +53,8 @@ class TensorContext:
         if node not in self.reductions:
             reduce, start = node.src[0], 100 + 10 * len(self.reductions)
             self.reductions[node] = {
-                axis: self._range(dims.to_node(reduce.src[0].shape[axis]), start + axis) for axis in reduce.arg[1]
+                axis: self._range(dims.to_node(reduce.src[0].shape[axis]), start + axis)
+                for axis in reduce.arg[1]
             }
         return self.reductions[node]
 
@@ -62,7 +62,7 @@ class TensorContext:
         return ZERO if size is ONE else UOp(ops.RANGE, dtypes.index, (size,), (number, "reduce"))
 
 
-def verify_tensor(unit: Unit) -> Tested:
+def verify_tensor(unit: Unit, wanted: int = WANTED) -> Tested:
     """Random instances of a rule that is not scalar, until enough of them matched."""
     found = Tested()
     chance = random.Random(unit.identity)
@@ -76,7 +76,7 @@ def verify_tensor(unit: Unit) -> Tested:
     matchers = [Matcher(unit.source.file, case, Pool(), "nsz" in unit.notes.flags) for case in singles]
     sizes = ["normal", "normal", "tiny"]
     for attempt in range(ATTEMPTS):
-        if found.instances >= WANTED or found.problem:
+        if found.instances >= wanted or found.problem:
             break
         if attempt == 600 and not found.instances:
             sizes = ["large"]
@@ -114,9 +114,10 @@ def _try(unit: Unit, table: Any, before: UOp, maker: Maker, context: TensorConte
         else:
             answer = maker.value(after, loops)
             loose = signless(before, after) or "nsz" in unit.notes.flags
-            same = expected.shape == answer.shape and not (
-                differences(expected, answer, loose) & maker.defined(before, loops)
-            ).any()
+            same = (
+                expected.shape == answer.shape
+                and not (differences(expected, answer, loose) & maker.defined(before, loops)).any()
+            )
             problem = "" if same else "the sides differ"
     except TinycoreError as error:
         problem = f"the result has no meaning: {error.what}"
@@ -252,17 +253,24 @@ class Maker:
             raise Impossible
         src = self._operands(local, pattern, op, shape, tensor)
         arg = self._attributes(op, pattern, src)
-        if op is ops.BITCAST and (src[0].dtype.bits != dtype.bits or "bool" in (dtype.kind, src[0].dtype.kind)):
+        if op is ops.BITCAST and (
+            src[0].dtype.bits != dtype.bits or "bool" in (dtype.kind, src[0].dtype.kind)
+        ):
             raise Impossible
         return UOp(op, dtype, src, arg)
 
-    def _operands(self, local: str, pattern: s.Apply, op: Op, shape: Shape | None, tensor: bool) -> tuple[UOp, ...]:
+    def _operands(
+        self, local: str, pattern: s.Apply, op: Op, shape: Shape | None, tensor: bool
+    ) -> tuple[UOp, ...]:
         src: dict[int, UOp] = {}
         named = list(operand_names(local, pattern))
         same = shape if op.elementwise or op is ops.CONTIGUOUS else None
         if op is ops.EXPAND and tensor:
             same = tuple([self.chance.choice([1, 1, 2, 3]) for _ in range(self.chance.randrange(4))])
-        order = sorted(range(len(named)), key=lambda k: isinstance(_plain(named[k][1]), (s.Variable, s.Constant, s.Literal)))
+        order = sorted(
+            range(len(named)),
+            key=lambda k: isinstance(_plain(named[k][1]), (s.Variable, s.Constant, s.Literal)),
+        )
         for k in order:
             name, operand = named[k]
             if isinstance(operand, s.Rest):
@@ -292,7 +300,11 @@ class Maker:
 
     def _const(self, dtype: DType, shape: Shape | None) -> UOp:
         found = random_shape(self.chance, "normal") if shape is None else shape
-        value = self.chance.choice([0, 1, 2, -1, 3]) if dtype.kind not in ("bool", "uint") else self.chance.choice([0, 1])
+        value = (
+            self.chance.choice([0, 1, 2, -1, 3])
+            if dtype.kind not in ("bool", "uint")
+            else self.chance.choice([0, 1])
+        )
         return UOp.const(dtype, value, found)
 
     def _variable(self, dtype: DType, shape: Shape | None) -> UOp:
@@ -383,7 +395,9 @@ class Maker:
             raise Impossible
         extra = free[0].cast(dtype) if free and dtype.is_int and dtype.kind != "index" else None
         value = value + extra if extra is not None and self.chance.random() < 0.7 else value
-        return UOp(ops.REDUCE, dtype, (value, *ranges), self._attributes(ops.REDUCE, pattern, (value, *ranges)))
+        return UOp(
+            ops.REDUCE, dtype, (value, *ranges), self._attributes(ops.REDUCE, pattern, (value, *ranges))
+        )
 
     # --- meaning ------------------------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ import z3
 from tinycore.ir import UOp, dtypes
 from tinycore.ir.dtypes import DType
 from tinycore.ir.ops import Op, ops
-
 from tinycore_tools_rules.symbols import BitSymbol, IntSymbol, Symbol, Unsupported, floor_division, resize
 
 _FLOATS = {
@@ -24,7 +23,9 @@ _FLOATS = {
     "float64": (11, 53),
 }
 _ROUNDING = {ops.FLOOR: z3.RTN, ops.TRUNC: z3.RTZ, ops.ROUND: z3.RNE}
-_UNINTERPRETED = frozenset({ops.EXP, ops.EXP2, ops.LOG, ops.LOG2, ops.SIN, ops.COS, ops.TANH, ops.ERF, ops.POW})
+_UNINTERPRETED = frozenset(
+    {ops.EXP, ops.EXP2, ops.LOG, ops.LOG2, ops.SIN, ops.COS, ops.TANH, ops.ERF, ops.POW}
+)
 
 
 def float_sort(dtype: DType) -> Any:
@@ -156,8 +157,11 @@ class Terms:
         if source.kind == "bool":
             return z3.If(x, self.constant(target, 1), self.constant(target, 0))
         if own is None:
-            return wrap(dtypes.int64 if target.kind == "index" and source.kind == "uint" else target, x) if (
-                width is None) else z3.Int2BV(x, width)
+            return (
+                wrap(dtypes.int64 if target.kind == "index" and source.kind == "uint" else target, x)
+                if (width is None)
+                else z3.Int2BV(x, width)
+            )
         signed = source.kind != "uint"
         if width is None:  # machine integers have 64 bits: the upper half of uint64 becomes negative
             return z3.BV2Int(resize(x, 64, signed), is_signed=True)
@@ -243,7 +247,9 @@ def _int_truncdiv(a: Any, b: Any) -> Any:
     return z3.If((a < 0) == (b < 0), magnitude, -magnitude)
 
 
-def _shift(function: Callable[[Any, Any], Any], signed: bool, outside: Callable[[Any], Any]) -> Callable[..., Any]:
+def _shift(
+    function: Callable[[Any, Any], Any], signed: bool, outside: Callable[[Any], Any]
+) -> Callable[..., Any]:
     def shift(a: Any, b: Any) -> Any:
         width = a.size()
         limit = z3.BitVecVal(min(width, (1 << width) - 1), width)

@@ -19,7 +19,6 @@ from tinycore.rules import syntax as s
 from tinycore.rules.expand import OP_CLASSES, Case
 from tinycore.rules.matcher import Matcher, Pool
 from tinycore.rules.support import Exact
-
 from tinycore_tools_rules.sources import Unit
 
 _ORDER = {"bool": 0, "uint": 1, "int": 1, "index": 2, "float": 3, "void": 4}

@@ -21,7 +21,6 @@ from tinycore.ir import UOp
 from tinycore.ir.dtypes import DType
 from tinycore.ir.ops import ops
 from tinycore.rules import syntax as s
-
 from tinycore_tools_rules.contexts import contexts
 from tinycore_tools_rules.judge import approximation
 from tinycore_tools_rules.prove import Candidate, prove, symbolic_table
@@ -102,7 +101,9 @@ def _exception(unit: Unit) -> str:
     for name in ("noverify", "unsafe"):
         note = unit.annotation(name)
         if note is not None:
-            text = next((part.value for part in note.arguments if isinstance(part, s.Text)), "no reason is given")
+            text = next(
+                (part.value for part in note.arguments if isinstance(part, s.Text)), "no reason is given"
+            )
             return f"@{name}: {text}"
     return ""
 
@@ -175,7 +176,11 @@ def _rest(unit: Unit, table: Table, left: list[Typed], small: set[str], result: 
         else:
             wide.append(typed)
     wanted = 40 * INSTANCES if result.ulp is not None else INSTANCES
-    tested = sample(unit, table, wide, wanted, lanes=1024 if result.ulp is not None else 8 if unit.natives else 64) if wide else Tested()
+    tested = (
+        sample(unit, table, wide, wanted, lanes=1024 if result.ulp is not None else 8 if unit.natives else 64)
+        if wide
+        else Tested()
+    )
     result.instances += tested.instances
     result.tested = len(tested.dtypes)
     if result.ulp is not None:
@@ -198,7 +203,10 @@ def _small(typed: Typed, variables: Mapping[str, DType], constants: Mapping[str,
     if any(dtype.kind == "index" for dtype in typed.dtypes.values()):
         return False
     constant_bits = sum(dtype.bits for dtype in constants.values())
-    return sum(dtype.bits for dtype in every) <= SMALL_BITS + (8 if constant_bits == 8 else 0) and constant_bits <= 8
+    return (
+        sum(dtype.bits for dtype in every) <= SMALL_BITS + (8 if constant_bits == 8 else 0)
+        and constant_bits <= 8
+    )
 
 
 def _fires(table: Table, unit: Unit, typed: Typed) -> bool:

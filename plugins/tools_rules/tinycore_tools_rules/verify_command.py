@@ -19,12 +19,18 @@ from tinycore_tools_rules.verify import STATUSES, Result, summary, verify_unit
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the options."""
-    parser.add_argument("--only", action="append", metavar="NAME", help="rules with this in their name (repeatable)")
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help="rules with this in their name (repeatable)"
+    )
     parser.add_argument("--jobs", type=int, metavar="N", help="processes; all cores when it is not given")
     parser.add_argument("--fresh", action="store_true", help="do not use results of earlier runs")
     parser.add_argument("--all", action="store_true", help="list every rule, not only the findings")
     parser.add_argument(
-        "--patience", type=float, default=1.0, metavar="X", help="give z3 X times as long as usual (default 1)"
+        "--patience",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="give z3 X times as long as usual (default 1)",
     )
 
 
@@ -100,9 +106,13 @@ def report(results: Sequence[Result], seconds: float, everything: bool = False) 
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         print(f"not verified: {shown}: {reason}")
     counts: dict[str, Any] = summary(list(results))
-    print(f"{len(results)} rules: " + ", ".join(f"{counts[name]} {name}" for name in STATUSES if counts[name]))
+    print(
+        f"{len(results)} rules: " + ", ".join(f"{counts[name]} {name}" for name in STATUSES if counts[name])
+    )
     found = integral(results)
     if found["rules"]:
         share = 100 * found["proved"] / found["rules"]
-        print(f"integers and bools without natives: {found['proved']} of {found['rules']} proved ({share:.0f} %)")
+        print(
+            f"integers and bools without natives: {found['proved']} of {found['rules']} proved ({share:.0f} %)"
+        )
     print(f"{seconds:.1f} s")
