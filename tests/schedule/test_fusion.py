@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 from graphs import (
+    assign,
     check,
     const,
     contiguous,
@@ -206,6 +207,8 @@ def deep(kind, count):
             value = value + x if k % 2 else value * 0.5
         elif kind == "movement":
             value = permute(value, 1, 0) if k % 2 else flip(value, 0) + 1.0
+        elif kind == "versions":
+            value = assign(value, value * 2.0 + 1.0)
         elif kind == "stored":
             value = contiguous(value + 1.0)
         else:
@@ -213,7 +216,7 @@ def deep(kind, count):
     return value
 
 
-@pytest.mark.parametrize("kind", ["elementwise", "movement", "stored", "reductions"])
+@pytest.mark.parametrize("kind", ["elementwise", "movement", "stored", "reductions", "versions"])
 def test_ten_thousand_operations(kind):
     seconds = []
     for count in (2_500, 10_000):

@@ -15,6 +15,7 @@ from graphs import (
     gather,
     kernels,
     meaning,
+    need,
     node,
     permute,
     reshape,
@@ -251,3 +252,16 @@ def test_random_programs(steps):
 
     if build(*[node((4, 4), dtypes.int32, k) for k in range(3)]):
         same(run(build, arrays, REFERENCE), meaning(build, arrays))
+
+
+@settings(max_examples=12, deadline=None, database=None)
+@given(programs())
+def test_random_programs_in_native_code(steps):
+    need("CPU")
+    arrays = [data((4, 4), INTS, seed) for seed in range(3)]
+
+    def build(*buffers):
+        return build_program(steps, buffers)
+
+    if build(*[node((4, 4), dtypes.int32, k) for k in range(3)]):
+        same(run(build, arrays, "CPU"), meaning(build, arrays))

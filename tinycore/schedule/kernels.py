@@ -90,10 +90,11 @@ class Builder:
         if known is None:
             known = self.buffers[node] = self.fresh_buffer(node)
             if node.op is ops.ASSIGN:
-                first = node
-                while first.op is ops.ASSIGN:
-                    first = first.src[0]
-                self.homes[known] = self.buffer_of(first)
+                before = node.src[0]
+                while before.op is ops.ASSIGN and before not in self.buffers:
+                    before = before.src[0]
+                version = self.buffer_of(before)
+                self.homes[known] = self.homes.get(version, version)
         return known
 
     def replace(self, node: UOp) -> UOp:
