@@ -68,12 +68,13 @@ def run_inline_tests(module: RuleModule) -> list[TestResult]:
                 for test in rule.tests:
                     key = (test.span.line, test.span.column, test)
                     if key not in found or not found[key].passed:
-                        problem = _problem(file, rule, test, table)
+                        problem = problem_of(file, rule, test, table)
                         found[key] = TestResult(rule.name, module.path, test.span.line, problem)
     return list(found.values())
 
 
-def _problem(file: s.File, rule: s.Rule, test: s.Test, table: list[Any]) -> str:
+def problem_of(file: s.File, rule: s.Rule, test: s.Test, table: list[Any]) -> str:
+    """What is wrong when a rule, compiled alone to `table`, is put to a test; empty when nothing is."""
     leaves = _leaves(file, test)
     try:
         before = _evaluate(file, test.before, leaves, None)
