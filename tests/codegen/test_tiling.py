@@ -451,6 +451,14 @@ def test_group_reduction_of_every_monoid():
         )
 
 
+@pytest.mark.parametrize("kind", ["local", "unroll", "vector", "loop"])
+@pytest.mark.parametrize("rows", [4, 8, 7])
+def test_a_group_reduces_several_rows(kind, rows):
+    """Rows that are computed at the same time meet in places of their own."""
+    tiled(total(x(rows, 21), 1) * 2, Split(0, 4, 10, 11, "mask"), Bind(11, kind), Bind(10, "global"),
+          Split(1, 8, 7, 8, "mask"), Bind(8, "local"), GroupReduce(8, 9), target=GROUPS)
+
+
 def test_group_reduction_in_a_loop():
     tiled(total(x(3, 21), 1), Split(1, 8, 7, 8, "mask"), Bind(8, "local"), GroupReduce(8, 9), target=GROUPS)
 

@@ -192,7 +192,9 @@ class _Linearizer:
     def _unrolled(self, node: UOp) -> tuple[UOp, ...]:
         found = self.unrolls.get(node)
         if found is None:
-            found = tuple(sorted((r for r in node.ranges if kind_of(r) == "unroll"), key=id_of))
+            # What memory waits for are all copies of a store, so the memory is the same for every copy.
+            ranges = () if node.op is ops.AFTER else node.ranges
+            found = tuple(sorted((r for r in ranges if kind_of(r) == "unroll"), key=id_of))
             self.unrolls[node] = found
         return found
 

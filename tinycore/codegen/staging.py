@@ -61,12 +61,13 @@ def group_reduce(kernel: UOp, action: GroupReduce) -> UOp:
             value = node.src[0].substitute(mapping)
             kept = tuple([r for r in node.src[1:] if r is not local])
             partial = node.replace(src=(value, *kept)) if kept else value
-            scratch = UOp(ops.SCRATCH, node.dtype, (), ("local", count, (size,)))
+            place, places = _place_among(node)
+            scratch = UOp(ops.SCRATCH, node.dtype, (), ("local", count, (places * size,)))
             count += 1
-            store = UOp(ops.STORE, dtypes.void, (scratch, local, partial, TRUE))
+            store = UOp(ops.STORE, dtypes.void, (scratch, place * size + local, partial, TRUE))
             ready = UOp(ops.AFTER, node.dtype, (scratch, UOp(ops.BARRIER, dtypes.void, (store,))))
             final = _range(action.final, size, "reduce")
-            load = UOp(ops.LOAD, node.dtype, (ready, final, TRUE), 1)
+            load = UOp(ops.LOAD, node.dtype, (ready, place * size + final, TRUE), 1)
             mapping[node] = UOp(ops.REDUCE, node.dtype, (load, final), node.arg)
     statements = []
     first = local.eq(0)
@@ -77,6 +78,16 @@ def group_reduce(kernel: UOp, action: GroupReduce) -> UOp:
             changed = changed.replace(src=(*changed.src[:3], first if gate is TRUE else gate & first))
         statements.append(changed)
     return kernel.replace(src=tuple(statements))
+
+
+def _place_among(reduction: UOp) -> tuple[UOp, int]:
+    """Which of the results that one work-group computes at the same time this is, and how many there are."""
+    place, places = ZERO, 1
+    for r in sorted(reduction.ranges, key=lambda r: int(r.arg[0])):
+        if r.arg[1] in ("local", "unroll", "vector"):
+            place = place * int(r.src[0].arg[0]) + r
+            places *= int(r.src[0].arg[0])
+    return place, places
 
 
 def stage(kernel: UOp, action: Stage) -> UOp:
