@@ -258,7 +258,8 @@ _row("RANGE", "Index", "id kind", "index", "scalar",
      "0..bound-1; `kind` says what it is bound to: loop, ordered, reduce, global, local, vector, unroll. "
      "Lower ids are outer loops.", levels=LOWERED, bounds="range")
 _row("INDEX", "T:Any Bool *Index", "", "T", "scalar",
-     "One element of a tensor value, guarded: where the guard is false no memory is read, and the value is unspecified.", levels=KERNEL)
+     "One element of a tensor value, guarded: where the guard is false no memory is read, and the value is "
+     "unspecified.", levels=KERNEL)
 _row("LOAD", "T:Any Index Bool", "lanes", "T", "lanes",
      "Element `index` of a buffer (row-major), 0 where the guard is false; lanes > 1 loads neighbours; an index "
      "with lanes gathers.", levels=LOWERED, bounds="load")
