@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 
@@ -218,15 +219,15 @@ def deep(kind, count):
 
 @pytest.mark.parametrize("kind", ["elementwise", "movement", "stored", "reductions", "versions"])
 def test_ten_thousand_operations(kind):
-    seconds = []
-    for count in (2_500, 10_000):
+    def seconds(count):
         root = deep(kind, count)
+        gc.collect()
         start = time.perf_counter()
         assert kernels(root) >= count // 400
-        seconds.append(time.perf_counter() - start)
-    assert (
-        seconds[1] < 25 * seconds[0]
-    )  # four times the operations; a quadratic step would take 16 times as long
+        return time.perf_counter() - start
+
+    # Four times the operations: a quadratic step would take 16 times as long. One of three tries may be noisy.
+    assert any(seconds(10_000) < 9 * seconds(2_500) for _ in range(3))
 
 
 # --- roots --------------------------------------------------------------------------------------------------
