@@ -459,6 +459,13 @@ def test_a_group_reduces_several_rows(kind, rows):
           Split(1, 8, 7, 8, "mask"), Bind(8, "local"), GroupReduce(8, 9), target=GROUPS)
 
 
+def test_one_work_item_stores_the_result_of_a_group():
+    program = tiled(total(x(3, 21), 1), Split(1, 8, 7, 8, "mask"), Bind(8, "local"), GroupReduce(8, 9),
+                    Bind(0, "global"), target=GROUPS)
+    (store,) = (n for n in program.linear.src if n.op is ops.STORE and n.src[0].op is ops.PARAM)
+    assert not store.src[3].is_const
+
+
 def test_group_reduction_in_a_loop():
     tiled(total(x(3, 21), 1), Split(1, 8, 7, 8, "mask"), Bind(8, "local"), GroupReduce(8, 9), target=GROUPS)
 

@@ -107,6 +107,12 @@ def test_reduction_of_a_reduction():
     check(lambda x: [total(reduce(x, ops.MAX, 2), 1)], [data((6, 7, 8))])
 
 
+def test_reductions_of_different_lengths_have_kernels_of_their_own():
+    x, y = node((4, 5)), node((4, 7), identity=2)
+    assert kernels(total(x, 1) + total(y, 1)) == 2
+    assert kernels(total(x, 1) + total(node((4, 5), identity=2), 1)) == 1
+
+
 def test_diamond_of_cheap_values_is_one_kernel():
     x = node((8,))
     shared = x + 1.0

@@ -125,6 +125,10 @@ def test_rotation_of_three():
     check(build, [data((6,), INTS, k) for k in range(3)])
 
 
+def test_into_a_transposed_view_of_itself():
+    check(lambda x: [assign(x, x, permute(x, 1, 0))], [data((5, 5), INTS)])
+
+
 def test_a_slice():
     def build(x, y):
         return [assign(x, y, shrink(x, (2, 4), (1, 3)))]
