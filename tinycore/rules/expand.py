@@ -124,6 +124,12 @@ def _substituter(variable: str, value: str) -> Callable[[Any], Any]:
             return dataclasses.replace(node, type=value)
         if isinstance(node, s.AttributePattern) and node.name == variable:
             return s.AttributePattern(None, s.Name(value, span=node.span), span=node.span)
+        if isinstance(node, s.Declaration) and variable in (node.dtype, node.name):  # a: T, has OP
+            return dataclasses.replace(
+                node,
+                name=value if node.dtype is None else node.name,
+                dtype=value if node.dtype == variable else node.dtype,
+            )
         return None
 
     return change
