@@ -111,6 +111,9 @@ def test_reductions_of_different_lengths_have_kernels_of_their_own():
     x, y = node((4, 5)), node((4, 7), identity=2)
     assert kernels(total(x, 1) + total(y, 1)) == 2
     assert kernels(total(x, 1) + total(node((4, 5), identity=2), 1)) == 1
+    maximum = expand(reduce(x, ops.MAX, 1), 4, 5)
+    assert kernels((x - maximum) * expand(total(y, 1), 4, 5)) == 2
+    assert kernels((x - maximum) * expand(total(x * 2.0, 1), 4, 5)) == 1
 
 
 def test_diamond_of_cheap_values_is_one_kernel():
