@@ -113,6 +113,7 @@ def test_reductions_of_different_lengths_have_kernels_of_their_own():
     assert kernels(total(x, 1) + total(node((4, 5), identity=2), 1)) == 1
     maximum = expand(reduce(x, ops.MAX, 1), 4, 5)
     assert kernels((x - maximum) * expand(total(y, 1), 4, 5)) == 2
+    assert kernels(expand(total(y, 1), 4, 5) * (x - maximum)) == 2
     assert kernels((x - maximum) * expand(total(x * 2.0, 1), 4, 5)) == 1
 
 
