@@ -181,6 +181,21 @@ def test_long_chains_are_cut():
     assert 5 <= count <= 40
 
 
+def test_kernels_read_a_limited_number_of_buffers():
+    """Devices have a limit for arguments; a sum of many tensors is cut."""
+    value = node((8,))
+    for k in range(200):
+        value = value + node((8,), identity=k + 2)
+    steps = schedule_of(value).steps
+    assert max(len(step.buffers) for step in steps) <= 32
+    assert len(steps) <= 8
+    parts = [pad(node((1, 4), identity=k + 2), (k, 99 - k), (0, 0)) for k in range(100)]
+    joined = parts[0]
+    for part in parts[1:]:
+        joined = joined + part
+    assert max(len(step.buffers) for step in schedule_of(joined).steps) <= 32
+
+
 def test_deep_networks_never_store_a_product():
     """A cut between the operands of a matmul and its sum would store m * k * n elements."""
     x = node((16, 16))

@@ -34,6 +34,8 @@ LONGEST = 160
 """Most elementwise ops that one kernel computes for one element."""
 DEAR = 14
 """How many elementwise ops are worth storing when they would be computed more than once."""
+MOST_READ = 30
+"""Most buffers that one chain of elementwise ops reads: some devices take few arguments."""
 MOST_REDUCTIONS = 8
 """Most reductions in one kernel."""
 REUSE = 4
@@ -266,21 +268,28 @@ def _costs(order: list[UOp], stored: set[UOp]) -> dict[UOp, int]:
     """
     cost: dict[UOp, int] = {}
     cones: dict[UOp, frozenset[UOp]] = {}
+    reads: dict[UOp, frozenset[UOp]] = {}
     weights: dict[UOp, int] = {}
     for node in order:
         cost[node], cones[node] = 0, _EMPTY
+        reads[node] = _EMPTY if node.op in (ops.CONST, ops.VARIABLE) else frozenset({node})
         if node.op in LEAVES or always_stored(node) or node.op is ops.REDUCE or node in stored:
             continue
         weights[node] = 8 if node.op in COSTLY else int(node.op.elementwise)
         while True:
             cone = _EMPTY.union(*[cones[operand] for operand in node.src])
             total = weights[node] + sum(weights[inner] for inner in cone)
-            if total <= LONGEST:
+            read = _EMPTY.union(*[reads[operand] for operand in node.src])
+            if total <= LONGEST and len(read) <= MOST_READ:
                 break
-            dearest = max(node.src, key=cost.__getitem__)
-            stored.add(_worth_storing(dearest, cost, cones))
-            cost[dearest], cones[dearest] = 0, _EMPTY
-        cost[node] = total
+            by_cost = total > LONGEST
+            value = max(node.src, key=lambda n: cost[n] if by_cost else len(reads[n]))
+            while not value.op.elementwise:  # below movement
+                cost[value], cones[value], reads[value] = 0, _EMPTY, frozenset({value})
+                value = max(value.src, key=lambda n: cost[n] if by_cost else len(reads[n]))
+            stored.add(value)
+            cost[value], cones[value], reads[value] = 0, _EMPTY, frozenset({value})
+        cost[node], reads[node] = total, read
         cones[node] = cone | {node}
         if not node.op.elementwise:
             weights[node], cones[node] = total, frozenset({node})
@@ -288,15 +297,6 @@ def _costs(order: list[UOp], stored: set[UOp]) -> dict[UOp, int]:
 
 
 _EMPTY: frozenset[UOp] = frozenset()
-
-
-def _worth_storing(node: UOp, cost: dict[UOp, int], cones: dict[UOp, frozenset[UOp]]) -> UOp:
-    """The elementwise value that makes a node dear, below movement."""
-    while not node.op.elementwise:
-        cost[node], cones[node] = 0, _EMPTY
-        node = max(node.src, key=cost.__getitem__)
-    cost[node], cones[node] = 0, _EMPTY
-    return node
 
 
 def _touching_memory(order: list[UOp]) -> dict[UOp, bool]:
