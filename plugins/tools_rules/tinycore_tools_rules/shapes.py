@@ -56,7 +56,7 @@ def _reshaped(shape: Shape, chance: random.Random) -> Shape:
     if any(isinstance(dim, UOp) for dim in shape) or 0 in shape:
         place = chance.randrange(len(shape) + 1)
         return (*shape[:place], 1, *shape[place:])
-    total = math.prod(int(dim) for dim in shape)  # type: ignore[arg-type]
+    total = math.prod([dim for dim in shape if isinstance(dim, int)])
     result: list[int] = []
     while total > 1 and len(result) < 4:
         factors = [k for k in range(2, min(total, 64) + 1) if total % k == 0] or [total]

@@ -136,9 +136,9 @@ def _wider(a: s.Pattern, b: s.Pattern, bindings: _Bindings, local: str, row: Row
     if isinstance(a, s.Literal):
         return isinstance(b, s.Literal) and repr(a.value) == repr(b.value)
     if isinstance(a, s.Apply):
-        if a.ops == ("CONST",) and not a.operands and a.attributes is None:
-            if isinstance(b, (s.Constant, s.Literal)):
-                return True
+        any_constant = a.ops == ("CONST",) and not a.operands and a.attributes is None
+        if any_constant and isinstance(b, (s.Constant, s.Literal)):
+            return True
         return isinstance(b, s.Apply) and _apply_wider(a, b, bindings, local, row)
     return False
 
@@ -224,9 +224,9 @@ def _dtypes_wider(first: Row, second: Row) -> bool:
             return False
     for k, x in enumerate(terms):
         for y in terms[k + 1 :]:
-            if a.find(x) == a.find(y) and b.find(x) != b.find(y):
-                if b.possible(x) != b.possible(y) or len(b.possible(x)) != 1:
-                    return False
+            joined = a.find(x) == a.find(y) and b.find(x) != b.find(y)
+            if joined and (b.possible(x) != b.possible(y) or len(b.possible(x)) != 1):
+                return False
     return True
 
 

@@ -151,6 +151,7 @@ def _has_zero(pattern: s.Pattern) -> bool:
 
 
 def single_ops(pattern: s.Pattern) -> Iterator[s.Pattern]:
+    """The patterns that a pattern with sets of ops stands for, one op at a time."""
     if isinstance(pattern, s.Capture):
         for part in single_ops(pattern.pattern):
             yield dataclasses.replace(pattern, pattern=part)
