@@ -58,6 +58,30 @@ def approximation(unit: Unit) -> int | None:
     return int(last.value) if isinstance(last, s.Number) else 0
 
 
+def malformed(before: UOp, after: UOp) -> str:
+    """What is wrong with the dtypes or operands of the elementwise nodes that a rule has built; "" if nothing is.
+
+    >>> x = UOp(ops.BUFFER, dtypes.int8, (), (0, (), "D"))
+    >>> malformed(x, UOp(ops.ADD, dtypes.int8, (x, x.cast(dtypes.int16))))
+    'ADD of int8 and int16'
+    """
+    known = set(before.toposort())
+    for node in after.toposort():
+        if node in known or not node.op.elementwise:
+            continue
+        same = {operand.dtype for operand, spec in zip(node.src, node.op.operands, strict=False) if spec[0] == "T"}
+        classes = [spec.rpartition(":")[2] for spec in node.op.operands]
+        fits = len(node.src) == len(classes) and all(
+            operand.dtype in dtypes.CLASSES.get(name, (operand.dtype,))
+            for operand, name in zip(node.src, classes, strict=True)
+        )
+        result = node.op.dtype == "attribute" or {"T": same, "bool": {dtypes.bool_}}[node.op.dtype] == {node.dtype}
+        shapes = {operand.shape for operand in node.src}
+        if not fits or len(same) > 1 or not result or len(shapes) > 1:
+            return f"{node.op.name} of {' and '.join(f'{x.dtype.name}{list(x.shape) or str()}' for x in node.src)}"
+    return ""
+
+
 def values_of(root: UOp, leaves: Mapping[UOp, Array]) -> dict[UOp, Array]:
     """The value of every node of a scalar graph for every valuation."""
     known: dict[UOp, Array] = dict(leaves)

@@ -29,6 +29,10 @@ from tinycore_tools_rules.typed import Impossible, Typed, leaves_of
 
 SYMBOLIC_MS, ENUMERATED_MS = 1200, 400
 MATCHED_CHOICES, MAXIMUM_CHOICES = 28, 600
+ROUNDING_FLAGS = frozenset({"reassoc", "contract", "arcp"})
+"""Fast-math flags of rules that may round differently: they are proved for real numbers."""
+ROUND_CONSTANTS = (1.0, 2.0, -1.0, -2.0, 4.0)
+"""Constants whose sums and products every float holds exactly."""
 EDGES: tuple[int, ...] = (0, 1, -1, 2, 3, -2, 4, 7, 8, -3, 5, 6, 12, 16, 31, 64, -8, 100, 127, -128, 255)
 FLOAT_EDGES: tuple[float, ...] = (
     0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 3.0, -4.0, 0.1, 448.0, float("inf"), float("-inf"), float("nan")
@@ -76,6 +80,8 @@ class SymbolicLeaves:
     def _fresh(self, name: str, dtype: DType) -> Any:
         if dtype.kind == "bool":
             return z3.Bool(name)
+        if dtype.is_float and self.encoding == "reals":
+            return z3.Real(name)
         width = sort_width(dtype, self.encoding)
         if width is not None:
             return z3.BitVec(name, width)
@@ -240,31 +246,35 @@ def edge_values(dtype: DType) -> list[Scalar]:
     if dtype.kind == "bool":
         return [False, True]
     if dtype.is_float:
-        return list(dict.fromkeys([dtype.from_bits(dtype.to_bits(v)) if v == v else v for v in FLOAT_EDGES]))
+        patterns = dict.fromkeys(dtype.to_bits(value) for value in FLOAT_EDGES)  # 0.0 and -0.0 are equal, their bits are not
+        return [dtype.from_bits(bits) for bits in patterns]
     inside = [v for v in EDGES if dtype.kind == "index" or dtype.min <= v <= dtype.max]
     extremes = [] if dtype.kind == "index" else [int(dtype.max), int(dtype.min)]
     return list(dict.fromkeys([*inside[:8], *extremes, *inside[8:]]))
 
 
-def combinations(constants: Mapping[str, DType]) -> list[dict[str, Scalar]]:
-    """Choices of constants from the edges, in a fixed random order."""
-    lists = [edge_values(dtype) for dtype in constants.values()]
+def combinations(constants: Mapping[str, DType], exact: bool = False) -> list[dict[str, Scalar]]:
+    """Choices of constants from the edges, in a fixed random order; with `exact` floats that are never rounded."""
+    lists = [
+        list(ROUND_CONSTANTS) if exact and dtype.is_float else edge_values(dtype) for dtype in constants.values()
+    ]
     every = list(itertools.islice(itertools.product(*lists), 20_000))
     random.Random(repr(sorted(constants))).shuffle(every)
     return [dict(zip(constants, chosen, strict=True)) for chosen in every[:MAXIMUM_CHOICES]]
 
 
-def prove(unit: Unit, table: Table, typed: Typed, patience: float = 1.0) -> Proof:
-    """Prove one typed pattern: symbolic constants, then enumerated ones."""
+def prove(unit: Unit, table: Table, typed: Typed, patience: float = 1.0, symbolic: bool = True) -> Proof:
+    """Prove one typed pattern: symbolic constants (if `symbolic`), then enumerated ones."""
     variables, constants = leaves_of(typed)
     if not variables and constants:
         return Proof("unknown", why="only constants: folding is tested")
-    if not any(dtype.is_float or dtype.kind == "bool" for dtype in constants.values()):
+    fixed = any(dtype.is_float or dtype.kind == "bool" for dtype in constants.values())
+    if not constants or (symbolic and not fixed):
         result = _attempt(unit, table, typed, {}, int(SYMBOLIC_MS * patience))
         if result.answer != "unknown" or not constants:
             return result
     matched, tried = 0, 0
-    for chosen in combinations(constants):
+    for chosen in combinations(constants, bool(unit.notes.flags & ROUNDING_FLAGS)):
         found = _attempt(unit, table, typed, chosen, int(ENUMERATED_MS * patience))
         if found.answer in ("different", "unknown"):
             return found
@@ -279,6 +289,8 @@ def _attempt(unit: Unit, table: Table, typed: Typed, given: Mapping[str, Scalar]
     """The encodings in turn, until one answers."""
     kinds = {dtype.kind for dtype in typed.dtypes.values()}
     encodings: list[Encoding] = ["words"]
+    if "float" in kinds and unit.notes.flags & ROUNDING_FLAGS:
+        encodings = ["reals"]
     if "index" in kinds:
         encodings.append("machine")
     if kinds & {"int", "uint"} and "float" not in kinds:
@@ -292,8 +304,8 @@ def _attempt(unit: Unit, table: Table, typed: Typed, given: Mapping[str, Scalar]
             continue
         except Impossible:
             return Proof("no match")
-        if found.answer == "different" and encoding == "machine":  # words wrap where integers do not
-            reasons.append("differs as 64-bit words")
+        if found.answer == "different" and encoding in ("machine", "reals"):  # words wrap where integers do not
+            reasons.append(f"differs with {encoding} for numbers")
         elif found.answer == "unknown":
             reasons.append(found.why)
         else:
@@ -379,7 +391,10 @@ def _check(
     elif after.dtype is not before.dtype or after.shape != before.shape:
         problem = f"the result is {after.dtype.name}{list(after.shape)}, not {before.dtype.name}{list(before.shape)}"
     else:
-        left, right = terms.of(before), terms.of(after)
+        try:
+            left, right = terms.of(before), terms.of(after)
+        except z3.Z3Exception as error:  # operands of different dtypes: shown by an instance
+            return Proof("unknown", why=f"no term: {error}")
         different = left != right
         loose = "nsz" in unit.notes.flags or signless(before, after)
         if z3.is_fp(left) and loose:

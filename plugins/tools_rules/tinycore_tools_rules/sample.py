@@ -16,7 +16,7 @@ from tinycore.ir import UOp, dtypes
 from tinycore.ir.dtypes import DType, Scalar
 from tinycore.ir.ops import ops
 from tinycore_tools_rules.contexts import contexts
-from tinycore_tools_rules.judge import judge
+from tinycore_tools_rules.judge import judge, malformed
 from tinycore_tools_rules.paste import counterexample
 from tinycore_tools_rules.prove import edge_values
 from tinycore_tools_rules.sources import Table, Unit
@@ -57,7 +57,11 @@ def random_values(dtype: DType, size: int, chance: random.Random, dyadic: bool =
     corners = [low, low + 1, high, high - 1, 0, 1, 2, 3, 7, 8, 63, 64, high // 2]
     small = generator.integers(-20 if low else 0, 21, size).tolist()
     anywhere = [chance.randint(low, high) for _ in range(size)]
-    mixed = [chance.choice(chance.choice((corners, small, anywhere))) for _ in range(size)]
+    # Few bits and their neighbours: where they are converted to floats, they are often halfway.
+    wide = int(dtype.bits)
+    round_ = [(chance.randrange(1, 64) << chance.randrange(wide)) + chance.choice([-1, 0, 1]) for _ in range(size)]
+    near = [min(max(low, chance.choice([1, -1]) * value), high) for value in round_]
+    mixed = [chance.choice(chance.choice((corners, small, anywhere, near))) for _ in range(size)]
     return np.array(mixed, dtype=object).astype(dtype.numpy)
 
 
@@ -69,15 +73,23 @@ def _random_floats(dtype: DType, size: int, generator: Any, dyadic: bool) -> Arr
         corners = generator.choice(FLOATS, size).astype(dtype.numpy)
     unsigned = f"uint{dtype.bits}"
     patterns = generator.integers(0, 1 << dtype.bits, size, dtype=unsigned).view(dtype.numpy)
-    kind = generator.integers(0, 3, size)
-    return np.where(kind == 0, plain, np.where(kind == 1, corners, patterns)).astype(dtype.numpy)
+    # Round numbers and their neighbours: where sums of them are rounded, they are often halfway.
+    near = (generator.choice([1.0, 1.5, 1.25, 3.0, -1.0, -1.5], size) * 2.0 ** generator.integers(-6, 7, size)).astype(
+        dtype.numpy
+    )
+    near = (near.view(unsigned) + generator.integers(-1, 2, size).astype(unsigned)).view(dtype.numpy)
+    kind = generator.integers(0, 4, size)
+    return np.choose(kind, [array.view(unsigned) for array in (plain, corners, patterns, near)]).view(dtype.numpy)
 
 
 class RandomLeaves:
     """Leaves of one random instance; `arrays` has the values of the buffers, ranges and variables used."""
 
-    def __init__(self, chance: random.Random, lanes: int, dyadic: bool, plain: bool = False) -> None:
+    def __init__(
+        self, chance: random.Random, lanes: int, dyadic: bool, plain: bool = False, structured: bool = False
+    ) -> None:
         self.chance, self.lanes, self.dyadic, self.plain = chance, lanes, dyadic, plain
+        self.structured = structured
         self.arrays: dict[UOp, Array] = {}
 
     def buffer(self, dtype: DType) -> UOp:
@@ -100,6 +112,9 @@ class RandomLeaves:
         return self._tighter(node, dtype)
 
     def _tighter(self, node: UOp, dtype: DType) -> UOp:
+        if self.structured and self.chance.random() < 0.5:
+            other = self.buffer(dtype)
+            return self.chance.choice([node * 4 + other, node * 4, node * 6, node * 4 + 1, node // 4, node % 6, node + 1])
         choice = self.chance.randrange(10)
         if choice < 4:
             return node
@@ -191,12 +206,18 @@ def try_instance(
         found.problem = f"the result is {after.dtype.name}{list(after.shape)}, not {before.dtype.name}{list(before.shape)}"
         found.refutation = f"# {unit.name} at {unit.where}\n# {found.problem}\n# {before!r} -> {after!r}"
         return True
+    if wrong := malformed(before, after):
+        found.problem = f"the result has no meaning: {wrong}"
+        found.refutation = f"# {unit.name} at {unit.where}\n# {found.problem}\n# {before!r} -> {after!r}"
+        return True
     used = {node for root in (before, after) for node in root.toposort()}
     leaves = {node: array for node, array in arrays.items() if node in used}
     try:
         verdict = judge(unit, before, after, leaves)
-    except OverflowError:
-        found.problem = "a number of dtype index that 64 bits do not hold"
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        wide = "a number of dtype index that 64 bits do not hold"
+        what = wide if isinstance(error, OverflowError) else f"{type(error).__name__}: {error}"
+        found.problem = f"the result has no meaning: {what}"
         found.refutation = f"# {unit.name} at {unit.where}\n# {found.problem}\n# {before!r} -> {after!r}"
         return True
     found.instances += verdict.count
@@ -214,10 +235,10 @@ def sample(
     table: Table,
     cases: list[Typed],
     wanted: int,
+    lanes: int = LANES,
     *,
     seed: int = 0,
     attempts: int = 0,
-    lanes: int = LANES,
 ) -> Tested:
     """Random instances of the typed cases in turn, until `wanted` of them matched; stops at the first wrong one."""
     found = Tested()
@@ -229,11 +250,11 @@ def sample(
     places = contexts(unit)
     dyadic = bool(unit.notes.flags & {"reassoc", "contract", "arcp"})
     least = len(order)
-    for attempt in range(attempts or max(3 * least, 3 * wanted)):
+    for attempt in range(attempts or max(3 * least, 3 * min(wanted, 1000))):
         if found.instances >= wanted and attempt >= least:
             break
         typed = order[attempt % least]
-        leaves = RandomLeaves(chance, lanes, dyadic, plain=attempt % 3 == 0)
+        leaves = RandomLeaves(chance, lanes, dyadic, plain=attempt % 3 == 0, structured=bool(unit.natives))
         try:
             before = typed.build(leaves)
         except Impossible:
@@ -275,6 +296,23 @@ def all_values(dtype: DType) -> Array:
     if dtype.kind == "bool":
         return np.array([False, True])
     return np.arange(1 << dtype.bits).astype(f"uint{dtype.bits}").view(dtype.numpy)
+
+
+def exhaust_in_pieces(unit: Unit, table: Table, typed: Typed, found: Tested) -> None:
+    """Every value of up to 24 bits of leaves: the first leaf is a constant array at a time."""
+    leaves = GivenLeaves({})
+    try:
+        before = typed.build(leaves)
+    except Impossible:
+        return
+    first, rest = leaves.nodes[0], GivenLeaves({})
+    rest.nodes = leaves.nodes[1:]
+    arrays = rest.arrays()
+    for value in all_values(first.dtype):
+        for context in contexts(unit):
+            try_instance(unit, table, before, {first: np.asarray(value), **arrays}, context, found)
+        if found.problem or not found.graphs:
+            return
 
 
 def exhaust(unit: Unit, table: Table, typed: Typed, constants: Mapping[str, DType], found: Tested) -> bool:

@@ -26,6 +26,7 @@ from tinycore.rules.expand import Case
 from tinycore.rules.matcher import Matcher, Pool
 from tinycore_tools_rules.contexts import contexts
 from tinycore_tools_rules.evaluate import differences
+from tinycore_tools_rules.judge import malformed
 from tinycore_tools_rules.paste import counterexample
 from tinycore_tools_rules.sample import Tested, random_values, rewritten
 from tinycore_tools_rules.shapes import attributes_of, random_shape
@@ -37,6 +38,8 @@ Array = NDArray[Any]
 WANTED, ATTEMPTS = 1000, 12_000
 _KERNEL = {"INDEX", "LOAD", "RANGE"}
 _COMMON = ("float32", "int32", "bool", "float64", "int64", "uint8", "float16", "int8")
+NO_MEANING = (TinycoreError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
+"""What the interpreter may raise for a graph that breaks the rules of its level."""
 TRUE = UOp.const(dtypes.bool_, True)
 ZERO, ONE = UOp.const(dtypes.index, 0), UOp.const(dtypes.index, 1)
 
@@ -111,6 +114,8 @@ def _try(unit: Unit, table: Any, before: UOp, maker: Maker, context: TensorConte
     try:
         if after.dtype is not before.dtype or after.shape != before.shape:
             problem = f"the result is {after.dtype.name}{list(after.shape)}, not {before.dtype.name}{list(before.shape)}"
+        elif wrong := malformed(before, after):
+            problem = f"the result has no meaning: {wrong}"
         else:
             answer = maker.value(after, loops)
             loose = signless(before, after) or "nsz" in unit.notes.flags
@@ -119,8 +124,8 @@ def _try(unit: Unit, table: Any, before: UOp, maker: Maker, context: TensorConte
                 and not (differences(expected, answer, loose) & maker.defined(before, loops)).any()
             )
             problem = "" if same else "the sides differ"
-    except TinycoreError as error:
-        problem = f"the result has no meaning: {error.what}"
+    except NO_MEANING as error:
+        problem = f"the result has no meaning: {type(error).__name__}: {error}".splitlines()[0]
     if problem:
         found.problem = problem
         found.refutation = maker.paste(before, after, f"rule {unit.name} at {unit.where}: {problem}")
@@ -328,7 +333,7 @@ class Maker:
             raise Impossible
         shape = (*base.shape[:axis], count, *base.shape[axis + 1 :])
         update = self.node(f"{local}_2", pattern.operands[2], shape, True)
-        arg = (self.chance.choice([None, ops.ADD]), axis)
+        arg = (self.chance.choice([None, ops.ADD, ops.MUL, ops.MAX]), axis)
         if pattern.attributes is not None:
             fixed = _literal_value(pattern.attributes[0].equal)
             arg = (fixed if fixed is not None else arg[0], axis)

@@ -5,7 +5,9 @@ An op without an exact meaning here raises Unsupported; transcendental functions
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any, Literal
 
 import z3
@@ -35,12 +37,13 @@ def float_sort(dtype: DType) -> Any:
     return z3.FPSort(*_FLOATS[dtype.name])
 
 
-Encoding = Literal["words", "machine", "integers"]
+Encoding = Literal["words", "machine", "integers", "reals"]
 """How integers are encoded.
 
 words: sized integers as bit-vectors, `index` as unbounded integers.
 machine: `index` as a 64-bit vector too, for bitwise ops; a difference proves nothing then.
 integers: sized integers as unbounded ones that are wrapped after every op; good at division.
+reals: as words, and floats as real numbers: for rules that may round differently.
 """
 
 
@@ -48,7 +51,7 @@ def sort_width(dtype: DType, encoding: Encoding) -> int | None:
     """The bits of the vector that encodes an integer dtype; None when a z3 integer does."""
     if encoding == "integers" and not dtype.is_float:
         return None
-    return (dtype.bits or None) if encoding == "words" else (dtype.bits or 64)
+    return (dtype.bits or None) if encoding in ("words", "reals") else (dtype.bits or 64)
 
 
 def wrap(dtype: DType, term: Any) -> Any:
@@ -101,6 +104,8 @@ class Terms:
         kind = node.src[-1].dtype.kind
         if node.op in _UNINTERPRETED:
             return self._uninterpreted(node, operands)
+        if kind == "float" and self.encoding == "reals":
+            return _apply(_REAL, node.op, operands)
         if kind == "float":
             float_sort(node.src[-1].dtype)
             return self._float(node.op, operands)
@@ -114,6 +119,11 @@ class Terms:
         """The term of a CONST."""
         if dtype.kind == "bool":
             return z3.BoolVal(bool(bits))
+        if dtype.is_float and self.encoding == "reals":
+            value = float(dtype.from_bits(bits))
+            if not math.isfinite(value):
+                raise Unsupported(f"{value} is no real number")
+            return z3.RealVal(Fraction(value))
         width = sort_width(dtype, self.encoding)
         if isinstance(bits, IntSymbol) and width is None:
             return bits.term
@@ -125,10 +135,14 @@ class Terms:
 
     def of_bits(self, dtype: DType, bits: Any) -> Any:
         """The value that the bits of a leaf stand for."""
+        if self.encoding == "reals":
+            return bits
         return z3.fpBVToFP(bits, float_sort(dtype)) if dtype.name in _FLOATS else bits
 
     def bits_of(self, node: UOp, term: Any) -> Any:
         """The bits of a value; those of a computed NaN are any that stand for NaN."""
+        if self.encoding == "reals":
+            raise Unsupported("the bits of a real number")
         if not node.dtype.is_float:
             return term
         if not node.src and node.op is not ops.CONST:
@@ -145,6 +159,8 @@ class Terms:
             return x
         for dtype in (source, target):
             if dtype.is_float:
+                if self.encoding == "reals":
+                    raise Unsupported("a conversion rounds")
                 float_sort(dtype)
         if target.kind == "bool":
             zero = z3.FPVal(0, x.sort()) if source.is_float else 0
@@ -271,6 +287,12 @@ def _float_extreme(less: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]
     return lambda a, b: z3.If(z3.fpIsNaN(a), a, z3.If(z3.fpIsNaN(b), b, z3.If(less(a, b), b, a)))
 
 
+def _int_truncmod(a: Any, b: Any) -> Any:
+    """The remainder with the sign of a, without a product: products of unknowns are hard."""
+    size = z3.If(b < 0, -b, b)
+    return z3.If(a < 0, -((-a) % size), a % size)
+
+
 _SAME: dict[Op, Callable[..., Any]] = {
     ops.NEG: lambda a: -a,
     ops.ADD: lambda a, b: a + b,
@@ -296,7 +318,7 @@ _INDEX: dict[Op, Callable[..., Any]] = {
     ops.FLOORDIV: _guarded(lambda a, b: z3.If(b > 0, a / b, (-a) / (-b))),
     ops.FLOORMOD: _guarded(lambda a, b: z3.If(b > 0, a % b, -((-a) % (-b)))),
     ops.TRUNCDIV: _guarded(_int_truncdiv),
-    ops.TRUNCMOD: _guarded(lambda a, b: a - b * _int_truncdiv(a, b)),
+    ops.TRUNCMOD: _guarded(_int_truncmod),
 }
 _SIGNED: dict[Op, Callable[..., Any]] = {
     **_SAME,
@@ -350,6 +372,12 @@ _FLOAT: dict[Op, Callable[..., Any]] = {
     ops.LE: z3.fpLEQ,
     ops.EQ: z3.fpEQ,
     ops.NE: lambda a, b: z3.Not(z3.fpEQ(a, b)),
+}
+_REAL: dict[Op, Callable[..., Any]] = {
+    **_SAME,
+    **_ORDERED,
+    ops.DIV: lambda a, b: a / b,
+    ops.FMA: lambda a, b, c: a * b + c,
 }
 _MAXIMUM = (ops.MAX, ops.MIN)
 

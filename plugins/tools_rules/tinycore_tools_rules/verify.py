@@ -23,15 +23,16 @@ from tinycore.ir.ops import ops
 from tinycore.rules import syntax as s
 from tinycore_tools_rules.contexts import contexts
 from tinycore_tools_rules.judge import approximation
-from tinycore_tools_rules.prove import Candidate, prove, symbolic_table
-from tinycore_tools_rules.sample import Tested, exhaust, sample, try_instance
+from tinycore_tools_rules.prove import ROUNDING_FLAGS, Candidate, prove, symbolic_table
+from tinycore_tools_rules.sample import Tested, exhaust, exhaust_in_pieces, sample, try_instance
 from tinycore_tools_rules.sources import Table, Unit
 from tinycore_tools_rules.symbols import Unsupported
 from tinycore_tools_rules.typed import Impossible, Typed, is_scalar, leaves_of, typed_cases
 
 STATUSES = ("proved", "exhaustive", "tested", "refuted", "unverified", "excepted")
 INSTANCES = 1000
-SMALL_BITS = 17
+SMALL_BITS, LARGE_BITS = 17, 24
+"""Bits of all leaves together up to which every value is tried; up to the second where one dtype is all there is."""
 PROOF_SECONDS = 8.0
 """How long z3 may think about one rule; what is left is tested."""
 UNSURE_LIMIT = 4
@@ -113,8 +114,9 @@ def _take(result: Result, tested: Tested) -> None:
     result.tested += max(1, len(tested.dtypes)) if tested.instances else 0
     if tested.problem:
         result.status, result.reason, result.counterexample = "refuted", tested.problem, tested.refutation
-    elif not tested.instances:
-        result.status, result.reason = "unverified", "no instance was found that matches"
+    elif tested.instances < INSTANCES:
+        found = f"only {tested.instances} instances were" if tested.instances else "no instance was"
+        result.status, result.reason = "unverified", f"{found} found that match"
     else:
         result.status = "tested"
 
@@ -135,7 +137,7 @@ def _verify_scalar(unit: Unit, result: Result, patience: float) -> None:
     left: list[Typed] = []
     exhaustive_floats: set[str] = set()
     integral = True
-    unsure = 0
+    unsure = enumerated = 0
     deadline = time.perf_counter() + PROOF_SECONDS * patience
     for typed in typed_cases(unit):
         floats = any(dtype.is_float for dtype in typed.dtypes.values())
@@ -146,13 +148,17 @@ def _verify_scalar(unit: Unit, result: Result, patience: float) -> None:
                 return
             exhaustive_floats |= {dtype.name for dtype in typed.dtypes.values()}
             continue
-        hopeless = floats and (unsure >= UNSURE_LIMIT or any(dtype.is_float for dtype in constants.values()))
+        real = bool(unit.notes.flags & ROUNDING_FLAGS)
+        hopeless = floats and (
+            unsure >= UNSURE_LIMIT or (not real and any(dtype.is_float for dtype in constants.values()))
+        )
         if symbolic is None or unsure > 12 or hopeless or time.perf_counter() > deadline:
             left.append(typed)
             continue
-        proof = prove(unit, symbolic, typed, patience * (0.3 if floats else 1.0))
+        proof = prove(unit, symbolic, typed, patience * (0.3 if floats else 1.0), enumerated < 2)
         if proof.answer == "proved":
             result.proved += 1
+            enumerated += proof.enumerated > 0 and not any(dtype.kind == "bool" for dtype in constants.values())
             result.constants = max(result.constants, proof.enumerated)
         elif proof.answer == "different" and proof.candidate is not None:
             if confirm(unit, table, typed, proof.candidate, result):
@@ -170,17 +176,16 @@ def _rest(unit: Unit, table: Table, left: list[Typed], small: set[str], result: 
     wide = []
     for typed in left:
         variables, constants = leaves_of(typed)
+        bits = sum(dtype.bits or 64 for dtype in variables.values())
         if _small(typed, variables, constants) and "index" not in str(typed):
             if _exhaust(unit, table, typed, constants, result):
                 return
+        elif len(left) == 1 and not constants and SMALL_BITS < bits <= LARGE_BITS and _fires(table, unit, typed):
+            if _exhaust(unit, table, typed, None, result):
+                return
         else:
             wide.append(typed)
-    wanted = 40 * INSTANCES if result.ulp is not None else INSTANCES
-    tested = (
-        sample(unit, table, wide, wanted, lanes=1024 if result.ulp is not None else 8 if unit.natives else 64)
-        if wide
-        else Tested()
-    )
+    tested = sample(unit, table, wide, *_effort(unit, wide, result.ulp is not None)) if wide else Tested()
     result.instances += tested.instances
     result.tested = len(tested.dtypes)
     if result.ulp is not None:
@@ -190,12 +195,30 @@ def _rest(unit: Unit, table: Table, left: list[Typed], small: set[str], result: 
     elif tested.dtypes:
         formats = {"float8_e4m3", "float8_e5m2"}
         result.status = "exhaustive" if formats <= small and result.ulp is None else "tested"
+        if tested.instances < INSTANCES and result.status == "tested":
+            result.status, result.reason = "unverified", f"only {tested.instances} instances were found that match"
     elif result.exhausted:
         result.status = "exhaustive"
     elif result.proved:
         result.status = "proved"
     else:
         result.reason = "no instance was found that matches"
+
+
+def _effort(unit: Unit, cases: list[Typed], approximate: bool) -> tuple[int, int]:
+    """How many instances are wanted, and how many valuations a graph gets: floats are cheap and full of corners."""
+    floats = any(dtype.is_float for typed in cases for dtype in typed.dtypes.values())
+    if approximate or (floats and len(cases) <= 32):
+        return 40 * INSTANCES, 1024
+    return (16 * INSTANCES, 128) if unit.natives else (INSTANCES, 64)
+
+
+def _effort(unit: Unit, cases: list[Typed], approximate: bool) -> tuple[int, int]:
+    """How many instances are wanted, and how many valuations a graph gets: floats are cheap and full of corners."""
+    floats = any(dtype.is_float for typed in cases for dtype in typed.dtypes.values())
+    if approximate or (floats and len(cases) <= 32 and not unit.natives):
+        return 40 * INSTANCES, 1024
+    return (16 * INSTANCES, 128) if unit.natives else (INSTANCES, 64)
 
 
 def _small(typed: Typed, variables: Mapping[str, DType], constants: Mapping[str, DType]) -> bool:
@@ -215,10 +238,13 @@ def _fires(table: Table, unit: Unit, typed: Typed) -> bool:
     return bool(found.graphs or found.problem)
 
 
-def _exhaust(unit: Unit, table: Table, typed: Typed, constants: Mapping[str, DType], result: Result) -> bool:
-    """Try every value; whether the rule was refuted."""
+def _exhaust(unit: Unit, table: Table, typed: Typed, constants: Mapping[str, DType] | None, result: Result) -> bool:
+    """Try every value (in pieces where there are no constants to go through); whether the rule was refuted."""
     found = Tested()
-    exhaust(unit, table, typed, constants, found)
+    if constants is None:
+        exhaust_in_pieces(unit, table, typed, found)
+    else:
+        exhaust(unit, table, typed, constants, found)
     result.exhausted += 1 if found.graphs else 0
     result.instances += found.instances
     if result.ulp is not None:
