@@ -149,10 +149,10 @@ def test_a_failing_schedule_frees_everything(counted, monkeypatch):
 def test_cpu_memory_is_constant_over_many_steps():
     need("CPU")
     allocator = get_device("CPU").allocator
-    w = from_host(data((300, 300)), "CPU")
+    w = from_host(data((100, 100)), "CPU")
     used = []
     for step in range(12):
-        x = from_host(data((300, 300), seed=step), "CPU")
+        x = from_host(data((100, 100), seed=step), "CPU")
         hidden = relu(matmul(x, w))
         realize([assign(w, w - hidden * 0.01), total(hidden, 0, 1)])
         del x, hidden

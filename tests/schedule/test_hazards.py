@@ -276,3 +276,19 @@ def test_random_programs_in_native_code(steps):
 
     if build(*[node((4, 4), dtypes.int32, k) for k in range(3)]):
         same(run(build, arrays, "CPU"), meaning(build, arrays))
+
+
+def test_large_buffers_in_parallel(device):
+    """Enough elements that several threads work on them."""
+    size = 60_000
+    check(lambda x: [assign(x, flip(x, 0))], [data((size,), INTS)], device)
+    check(
+        lambda x: [assign(x, shrink(x, (0, size - 1)), shrink(x, (1, size)))], [data((size,), INTS)], device
+    )
+    check(lambda x: [assign(x, x - expand(total(x, 0), size))], [data((size,), INTS)], device)
+    check(lambda x: [assign(x, permute(x, 1, 0) + x)], [data((250, 250), INTS)], device)
+    check(
+        lambda x, y: [assign(x, y), assign(y, x), x + y],
+        [data((size,), INTS), data((size,), INTS, 1)],
+        device,
+    )
