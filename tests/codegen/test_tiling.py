@@ -455,13 +455,27 @@ def test_group_reduction_of_every_monoid():
 @pytest.mark.parametrize("rows", [4, 8, 7])
 def test_a_group_reduces_several_rows(kind, rows):
     """Rows that are computed at the same time meet in places of their own."""
-    tiled(total(x(rows, 21), 1) * 2, Split(0, 4, 10, 11, "mask"), Bind(11, kind), Bind(10, "global"),
-          Split(1, 8, 7, 8, "mask"), Bind(8, "local"), GroupReduce(8, 9), target=GROUPS)
+    tiled(
+        total(x(rows, 21), 1) * 2,
+        Split(0, 4, 10, 11, "mask"),
+        Bind(11, kind),
+        Bind(10, "global"),
+        Split(1, 8, 7, 8, "mask"),
+        Bind(8, "local"),
+        GroupReduce(8, 9),
+        target=GROUPS,
+    )
 
 
 def test_one_work_item_stores_the_result_of_a_group():
-    program = tiled(total(x(3, 21), 1), Split(1, 8, 7, 8, "mask"), Bind(8, "local"), GroupReduce(8, 9),
-                    Bind(0, "global"), target=GROUPS)
+    program = tiled(
+        total(x(3, 21), 1),
+        Split(1, 8, 7, 8, "mask"),
+        Bind(8, "local"),
+        GroupReduce(8, 9),
+        Bind(0, "global"),
+        target=GROUPS,
+    )
     (store,) = (n for n in program.linear.src if n.op is ops.STORE and n.src[0].op is ops.PARAM)
     assert not store.src[3].is_const
 

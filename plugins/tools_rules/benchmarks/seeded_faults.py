@@ -25,10 +25,12 @@ from tinycore_tools_rules.sources import Unit, core_names, open_source, units_of
 
 @functools.cache
 def units(name: str) -> dict[str, Unit]:
+    """The rules of a file by name."""
     return {unit.identity: unit for unit in units_of(open_source(name))}
 
 
 def work(name: str, identity: str, number: int) -> tuple[Outcome, float]:
+    """One mutant, judged, and the seconds that it took."""
     start = time.perf_counter()
     unit = units(name)[identity]
     return judge(unit, mutants(unit)[number]), time.perf_counter() - start
@@ -54,6 +56,7 @@ def draw(count: int, seed: int) -> list[tuple[str, str, int]]:
 
 
 def main() -> int:
+    """Draw, judge, report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
@@ -67,7 +70,10 @@ def main() -> int:
         for outcome, seconds in pool.map(work, *zip(*chosen, strict=True), chunksize=4):
             outcomes.append(outcome)
             if outcome.outcome == "survived" or seconds > 20:
-                print(f"{outcome.outcome}: {outcome.identity}: {outcome.operator}: {outcome.what} ({outcome.by})", flush=True)
+                print(
+                    f"{outcome.outcome}: {outcome.identity}: {outcome.operator}: {outcome.what} ({outcome.by})",
+                    flush=True,
+                )
     counts = Counter(outcome.outcome for outcome in outcomes)
     left = counts["caught"] + counts["survived"]
     print(dict(counts), "caught by", dict(Counter(o.by for o in outcomes if o.outcome == "caught")))

@@ -113,7 +113,10 @@ def _ordered(unit: Unit) -> Unit:
     for name in unit.cases[0].capture[::-1]:
         pattern = s.Capture(name, pattern, span=unit.rule.pattern.span)
     return Unit(
-        unit.source, unit.group, dataclasses.replace(unit.rule, pattern=rewrite(pattern, fix), tests=()), unit.notes
+        unit.source,
+        unit.group,
+        dataclasses.replace(unit.rule, pattern=rewrite(pattern, fix), tests=()),
+        unit.notes,
     )
 
 

@@ -144,7 +144,10 @@ def _try(unit: Unit, table: Any, before: UOp, maker: GradientMaker, found: Teste
             found.refutation = f"# {unit.name} at {unit.where}\n# {found.problem}\n# at {before!r}"
             return
         if slot is not None and (slot.dtype is not operand.dtype or slot.shape != operand.shape):
-            found.problem = f"a gradient is {slot.dtype.name}{list(slot.shape)}, the operand {operand.dtype.name}{list(operand.shape)}"
+            found.problem = (
+                f"a gradient is {slot.dtype.name}{list(slot.shape)}, "
+                f"the operand {operand.dtype.name}{list(operand.shape)}"
+            )
             found.refutation = f"# {unit.name} at {unit.where}\n# {found.problem}\n# at {before!r}"
             return
     try:

@@ -6,7 +6,7 @@ those with an infinity, reassoc, contract and arcp those where anything is round
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,13 +69,17 @@ def malformed(before: UOp, after: UOp) -> str:
     for node in after.toposort():
         if node in known or not node.op.elementwise:
             continue
-        same = {operand.dtype for operand, spec in zip(node.src, node.op.operands, strict=False) if spec[0] == "T"}
+        same = {
+            operand.dtype for operand, spec in zip(node.src, node.op.operands, strict=False) if spec[0] == "T"
+        }
         classes = [spec.rpartition(":")[2] for spec in node.op.operands]
         fits = len(node.src) == len(classes) and all(
             operand.dtype in dtypes.CLASSES.get(name, (operand.dtype,))
             for operand, name in zip(node.src, classes, strict=True)
         )
-        result = node.op.dtype == "attribute" or {"T": same, "bool": {dtypes.bool_}}[node.op.dtype] == {node.dtype}
+        result = node.op.dtype == "attribute" or {"T": same, "bool": {dtypes.bool_}}[node.op.dtype] == {
+            node.dtype
+        }
         shapes = {operand.shape for operand in node.src}
         if not fits or len(same) > 1 or not result or len(shapes) > 1:
             return f"{node.op.name} of {' and '.join(f'{x.dtype.name}{list(x.shape) or str()}' for x in node.src)}"
@@ -134,7 +138,7 @@ def _valid(flags: frozenset[str], values: Mapping[UOp, Array]) -> Array:
 def _unrounded(node: UOp, result: Array, operands: list[Array]) -> Array:
     """Where an operation is exact: in a wider format it gives the same finite number."""
     wide = np.longdouble if node.dtype.itemsize == 8 else np.float64
-    meaning = {ops.FMA: lambda a, b, c: a * b + c}.get(node.op, MEANING[node.op])
+    meaning: Callable[..., Any] = {ops.FMA: lambda a, b, c: a * b + c}.get(node.op, MEANING[node.op])
     with quiet():
         parts = [operand.astype(wide) for operand in operands]
         again = meaning(*parts) if node.op is ops.FMA else meaning(dtypes.float64, *parts)

@@ -16,7 +16,6 @@ from tinycore.rules import syntax as s
 from tinycore.rules.check import notes_of
 from tinycore.rules.expand import nodes_in, rewrite
 from tinycore.rules.inline import problem_of
-
 from tinycore_tools_rules.contexts import contexts
 from tinycore_tools_rules.derive import derive
 from tinycore_tools_rules.prove import opaque_natives
@@ -69,7 +68,9 @@ def mutants(unit: Unit) -> list[Mutant]:
 def judge(unit: Unit, mutant: Mutant, patience: float = 2.0) -> Outcome:
     """Whether the mutant is found out."""
     try:
-        changed = Unit(unit.source, unit.group, mutant.rule, notes_of(unit.source.file, unit.group, mutant.rule))
+        changed = Unit(
+            unit.source, unit.group, mutant.rule, notes_of(unit.source.file, unit.group, mutant.rule)
+        )
         code = changed.code
     except RuleError:
         return Outcome(unit.identity, mutant.operator, mutant.what, "type error")
@@ -92,7 +93,9 @@ def _same_graphs(unit: Unit, changed: Unit) -> bool:
     )
     if depends or unit.rule.kind != "rewrite" or unit.rule.pattern != changed.rule.pattern:
         return False
-    if not is_scalar(unit.rule.pattern) or any(native.result.name == "bool" for native in opaque_natives(unit)):
+    if not is_scalar(unit.rule.pattern) or any(
+        native.result.name == "bool" for native in opaque_natives(unit)
+    ):
         return False
     if any(native.result.optional for native in opaque_natives(unit)):
         return False
@@ -170,12 +173,16 @@ def _dropped_guard(unit: Unit) -> Made:
     for clause in rule.clauses:
         if not isinstance(clause, s.Guard):
             continue
-        yield f"without {_place(clause)}", dataclasses.replace(
-            rule, clauses=tuple(other for other in rule.clauses if other is not clause)
+        yield (
+            f"without {_place(clause)}",
+            dataclasses.replace(rule, clauses=tuple(other for other in rule.clauses if other is not clause)),
         )
         if isinstance(clause.condition, s.Logical) and clause.condition.operator == "and":
             for side in (clause.condition.left, clause.condition.right):
-                yield f"half of {_place(clause)}", _on_right(rule, clause, dataclasses.replace(clause, condition=side))
+                yield (
+                    f"half of {_place(clause)}",
+                    _on_right(rule, clause, dataclasses.replace(clause, condition=side)),
+                )
 
 
 def _swapped(unit: Unit) -> Made:
@@ -200,7 +207,10 @@ def _off_by_one(unit: Unit) -> Made:
         if isinstance(part, s.Literal) and type(part.value) is int:
             other = dataclasses.replace(part, value=part.value + 1)
             pattern = _replaced(unit.rule.pattern, part, other)
-            yield f"{part.value} becomes {other.value} in the pattern", dataclasses.replace(unit.rule, pattern=pattern)
+            yield (
+                f"{part.value} becomes {other.value} in the pattern",
+                dataclasses.replace(unit.rule, pattern=pattern),
+            )
 
 
 def _wrong_dtype(unit: Unit) -> Made:
@@ -215,7 +225,10 @@ def _wrong_dtype(unit: Unit) -> Made:
             if isinstance(name, s.Name):
                 wrong = s.Name(_OTHER_TYPE.get(name.name, "int8"), span=name.span)
                 new = dataclasses.replace(node, attributes=(wrong,))
-                yield f"{node.op}[{name.name}] becomes {wrong.name} at {_place(node)}", _on_right(unit.rule, node, new)
+                yield (
+                    f"{node.op}[{name.name}] becomes {wrong.name} at {_place(node)}",
+                    _on_right(unit.rule, node, new),
+                )
 
 
 def _lost_sign(unit: Unit) -> Made:

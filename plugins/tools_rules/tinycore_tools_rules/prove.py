@@ -246,7 +246,9 @@ def edge_values(dtype: DType) -> list[Scalar]:
     if dtype.kind == "bool":
         return [False, True]
     if dtype.is_float:
-        patterns = dict.fromkeys(dtype.to_bits(value) for value in FLOAT_EDGES)  # 0.0 and -0.0 are equal, their bits are not
+        patterns = dict.fromkeys(
+            dtype.to_bits(value) for value in FLOAT_EDGES
+        )  # 0.0 and -0.0 are equal, their bits are not
         return [dtype.from_bits(bits) for bits in patterns]
     inside = [v for v in EDGES if dtype.kind == "index" or dtype.min <= v <= dtype.max]
     extremes = [] if dtype.kind == "index" else [int(dtype.max), int(dtype.min)]
@@ -256,7 +258,8 @@ def edge_values(dtype: DType) -> list[Scalar]:
 def combinations(constants: Mapping[str, DType], exact: bool = False) -> list[dict[str, Scalar]]:
     """Choices of constants from the edges, in a fixed random order; with `exact` floats that are never rounded."""
     lists = [
-        list(ROUND_CONSTANTS) if exact and dtype.is_float else edge_values(dtype) for dtype in constants.values()
+        list(ROUND_CONSTANTS) if exact and dtype.is_float else edge_values(dtype)
+        for dtype in constants.values()
     ]
     every = list(itertools.islice(itertools.product(*lists), 20_000))
     random.Random(repr(sorted(constants))).shuffle(every)
@@ -304,7 +307,10 @@ def _attempt(unit: Unit, table: Table, typed: Typed, given: Mapping[str, Scalar]
             continue
         except Impossible:
             return Proof("no match")
-        if found.answer == "different" and encoding in ("machine", "reals"):  # words wrap where integers do not
+        if found.answer == "different" and encoding in (
+            "machine",
+            "reals",
+        ):  # words wrap where integers do not
             reasons.append(f"differs with {encoding} for numbers")
         elif found.answer == "unknown":
             reasons.append(found.why)
@@ -412,7 +418,7 @@ def _check(
 
 def assumptions(unit: Unit, terms: Terms) -> Iterator[Any]:
     """What ``@fast`` permits to assume about every float in both graphs."""
-    for node, term in terms.memo.items():
+    for term in terms.memo.values():
         if z3.is_fp(term):
             if "nnan" in unit.notes.flags:
                 yield z3.Not(z3.fpIsNaN(term))

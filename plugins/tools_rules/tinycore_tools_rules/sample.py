@@ -59,7 +59,9 @@ def random_values(dtype: DType, size: int, chance: random.Random, dyadic: bool =
     anywhere = [chance.randint(low, high) for _ in range(size)]
     # Few bits and their neighbours: where they are converted to floats, they are often halfway.
     wide = int(dtype.bits)
-    round_ = [(chance.randrange(1, 64) << chance.randrange(wide)) + chance.choice([-1, 0, 1]) for _ in range(size)]
+    round_ = [
+        (chance.randrange(1, 64) << chance.randrange(wide)) + chance.choice([-1, 0, 1]) for _ in range(size)
+    ]
     near = [min(max(low, chance.choice([1, -1]) * value), high) for value in round_]
     mixed = [chance.choice(chance.choice((corners, small, anywhere, near))) for _ in range(size)]
     return np.array(mixed, dtype=object).astype(dtype.numpy)
@@ -67,19 +69,20 @@ def random_values(dtype: DType, size: int, chance: random.Random, dyadic: bool =
 
 def _random_floats(dtype: DType, size: int, generator: Any, dyadic: bool) -> Array:
     if dyadic:
-        return generator.choice(DYADIC, size).astype(dtype.numpy)
+        return np.asarray(generator.choice(DYADIC, size).astype(dtype.numpy))
     with np.errstate(all="ignore"):
         plain = (generator.normal(size=size) * 10.0 ** generator.integers(-3, 4, size)).astype(dtype.numpy)
         corners = generator.choice(FLOATS, size).astype(dtype.numpy)
     unsigned = f"uint{dtype.bits}"
     patterns = generator.integers(0, 1 << dtype.bits, size, dtype=unsigned).view(dtype.numpy)
     # Round numbers and their neighbours: where sums of them are rounded, they are often halfway.
-    near = (generator.choice([1.0, 1.5, 1.25, 3.0, -1.0, -1.5], size) * 2.0 ** generator.integers(-6, 7, size)).astype(
-        dtype.numpy
-    )
+    near = (
+        generator.choice([1.0, 1.5, 1.25, 3.0, -1.0, -1.5], size) * 2.0 ** generator.integers(-6, 7, size)
+    ).astype(dtype.numpy)
     near = (near.view(unsigned) + generator.integers(-1, 2, size).astype(unsigned)).view(dtype.numpy)
     kind = generator.integers(0, 4, size)
-    return np.choose(kind, [array.view(unsigned) for array in (plain, corners, patterns, near)]).view(dtype.numpy)
+    chosen = np.choose(kind, [array.view(unsigned) for array in (plain, corners, patterns, near)])
+    return np.asarray(chosen.view(dtype.numpy))
 
 
 class RandomLeaves:
@@ -114,7 +117,9 @@ class RandomLeaves:
     def _tighter(self, node: UOp, dtype: DType) -> UOp:
         if self.structured and self.chance.random() < 0.5:
             other = self.buffer(dtype)
-            return self.chance.choice([node * 4 + other, node * 4, node * 6, node * 4 + 1, node // 4, node % 6, node + 1])
+            return self.chance.choice(
+                [node * 4 + other, node * 4, node * 6, node * 4 + 1, node // 4, node % 6, node + 1]
+            )
         choice = self.chance.randrange(10)
         if choice < 4:
             return node
@@ -130,8 +135,8 @@ class RandomLeaves:
                 ops.MIN, dtype, (clamped, UOp.const(dtype, low + self.chance.choice([0, 1, 3, 7, 40])))
             )
         mask = UOp.const(dtype, self.chance.choice([1, 3, 7, 15]))
-        low = UOp.const(dtype, self.chance.choice([0, 1, 8, 100]))
-        return UOp(ops.ADD, dtype, (UOp(ops.AND, dtype, (node, mask)), low))
+        least = UOp.const(dtype, self.chance.choice([0, 1, 8, 100]))
+        return UOp(ops.ADD, dtype, (UOp(ops.AND, dtype, (node, mask)), least))
 
     def loop(self, identity: int, bound: int) -> UOp:
         """A RANGE and its values."""
@@ -203,7 +208,10 @@ def try_instance(
     if after is None:
         return False
     if after.dtype is not before.dtype or after.shape != before.shape:
-        found.problem = f"the result is {after.dtype.name}{list(after.shape)}, not {before.dtype.name}{list(before.shape)}"
+        found.problem = (
+            f"the result is {after.dtype.name}{list(after.shape)}, "
+            f"not {before.dtype.name}{list(before.shape)}"
+        )
         found.refutation = f"# {unit.name} at {unit.where}\n# {found.problem}\n# {before!r} -> {after!r}"
         return True
     if wrong := malformed(before, after):

@@ -22,7 +22,10 @@ from tinycore.config import config, user_cache_directory
 from tinycore_tools_rules.sources import Unit
 from tinycore_tools_rules.verify import Result
 
-_PARTS = "contexts evaluate gradients judge kernels paste prove sample shapes sources symbols tensors terms typed verify"
+_PARTS = (
+    "contexts evaluate gradients judge kernels paste prove sample shapes sources symbols "
+    "tensors terms typed verify"
+)
 
 
 @functools.cache

@@ -44,7 +44,7 @@ class Path:
         """The truth of a condition on this path; the other one, if possible, is left for later."""
         simple = z3.simplify(condition)
         if z3.is_true(simple) or z3.is_false(simple):
-            return z3.is_true(simple)
+            return bool(z3.is_true(simple))
         position = len(self.taken)
         if position < len(self.prefix):
             answer = self.prefix[position]
@@ -57,7 +57,7 @@ class Path:
         return answer
 
     def _possible(self, condition: z3.BoolRef) -> bool:
-        return self.solver.check(condition) != z3.unsat
+        return bool(self.solver.check(condition) != z3.unsat)
 
 
 def explore(run: Callable[[Path], T]) -> Iterator[tuple[Path, T]]:

@@ -113,7 +113,10 @@ def _try(unit: Unit, table: Any, before: UOp, maker: Maker, context: TensorConte
     found.dtypes.add(before.dtype.name)
     try:
         if after.dtype is not before.dtype or after.shape != before.shape:
-            problem = f"the result is {after.dtype.name}{list(after.shape)}, not {before.dtype.name}{list(before.shape)}"
+            problem = (
+                f"the result is {after.dtype.name}{list(after.shape)}, "
+                f"not {before.dtype.name}{list(before.shape)}"
+            )
         elif wrong := malformed(before, after):
             problem = f"the result has no meaning: {wrong}"
         else:

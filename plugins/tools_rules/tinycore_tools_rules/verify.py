@@ -158,7 +158,9 @@ def _verify_scalar(unit: Unit, result: Result, patience: float) -> None:
         proof = prove(unit, symbolic, typed, patience * (0.3 if floats else 1.0), enumerated < 2)
         if proof.answer == "proved":
             result.proved += 1
-            enumerated += proof.enumerated > 0 and not any(dtype.kind == "bool" for dtype in constants.values())
+            enumerated += proof.enumerated > 0 and not any(
+                dtype.kind == "bool" for dtype in constants.values()
+            )
             result.constants = max(result.constants, proof.enumerated)
         elif proof.answer == "different" and proof.candidate is not None:
             if confirm(unit, table, typed, proof.candidate, result):
@@ -180,7 +182,12 @@ def _rest(unit: Unit, table: Table, left: list[Typed], small: set[str], result: 
         if _small(typed, variables, constants) and "index" not in str(typed):
             if _exhaust(unit, table, typed, constants, result):
                 return
-        elif len(left) == 1 and not constants and SMALL_BITS < bits <= LARGE_BITS and _fires(table, unit, typed):
+        elif (
+            len(left) == 1
+            and not constants
+            and SMALL_BITS < bits <= LARGE_BITS
+            and _fires(table, unit, typed)
+        ):
             if _exhaust(unit, table, typed, None, result):
                 return
         else:
@@ -196,21 +203,16 @@ def _rest(unit: Unit, table: Table, left: list[Typed], small: set[str], result: 
         formats = {"float8_e4m3", "float8_e5m2"}
         result.status = "exhaustive" if formats <= small and result.ulp is None else "tested"
         if tested.instances < INSTANCES and result.status == "tested":
-            result.status, result.reason = "unverified", f"only {tested.instances} instances were found that match"
+            result.status, result.reason = (
+                "unverified",
+                f"only {tested.instances} instances were found that match",
+            )
     elif result.exhausted:
         result.status = "exhaustive"
     elif result.proved:
         result.status = "proved"
     else:
         result.reason = "no instance was found that matches"
-
-
-def _effort(unit: Unit, cases: list[Typed], approximate: bool) -> tuple[int, int]:
-    """How many instances are wanted, and how many valuations a graph gets: floats are cheap and full of corners."""
-    floats = any(dtype.is_float for typed in cases for dtype in typed.dtypes.values())
-    if approximate or (floats and len(cases) <= 32):
-        return 40 * INSTANCES, 1024
-    return (16 * INSTANCES, 128) if unit.natives else (INSTANCES, 64)
 
 
 def _effort(unit: Unit, cases: list[Typed], approximate: bool) -> tuple[int, int]:
@@ -238,7 +240,9 @@ def _fires(table: Table, unit: Unit, typed: Typed) -> bool:
     return bool(found.graphs or found.problem)
 
 
-def _exhaust(unit: Unit, table: Table, typed: Typed, constants: Mapping[str, DType] | None, result: Result) -> bool:
+def _exhaust(
+    unit: Unit, table: Table, typed: Typed, constants: Mapping[str, DType] | None, result: Result
+) -> bool:
     """Try every value (in pieces where there are no constants to go through); whether the rule was refuted."""
     found = Tested()
     if constants is None:
