@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             parser = build_parser(chosen)
-            arguments = parser.parse_args(words)
+            arguments = _parse(parser, words)
             if not hasattr(arguments, "run"):
                 parser.print_help()
                 return 2
@@ -131,6 +131,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `tinycore ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    try:
+        return parser.parse_args(words)
+    except SystemExit:  # --help has been printed: a closed pipe is noticed here, not when Python exits
+        sys.stdout.flush()
+        raise
 
 
 def _run(arguments: argparse.Namespace) -> int:
