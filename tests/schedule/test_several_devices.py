@@ -50,8 +50,10 @@ def test_a_copied_view_into_a_view():
 @st.composite
 def programs(draw):
     kinds = ("add", "copy", "reversed", "stored", "assign", "assign")
-    return [(draw(st.sampled_from(kinds)), *(draw(st.integers(0, 999)) for _ in range(3)))
-            for _ in range(draw(st.integers(1, 8)))]
+    return [
+        (draw(st.sampled_from(kinds)), *(draw(st.integers(0, 999)) for _ in range(3)))
+        for _ in range(draw(st.integers(1, 8)))
+    ]
 
 
 def build_program(steps, buffers):

@@ -14,14 +14,32 @@ from tinycore import Tensor
 from tinycore.config import override
 
 SIZE = 4
-KINDS = ("new", "add", "multiply", "transpose", "row sums", "flip", "slice", "set row", "set block", "set to",
-         "add in place", "copy", "realize", "check", "forget", "same again")
+KINDS = (
+    "new",
+    "add",
+    "multiply",
+    "transpose",
+    "row sums",
+    "flip",
+    "slice",
+    "set row",
+    "set block",
+    "set to",
+    "add in place",
+    "copy",
+    "realize",
+    "check",
+    "forget",
+    "same again",
+)
 
 
 @st.composite
 def programs(draw):
-    return [(draw(st.sampled_from(KINDS)), *(draw(st.integers(0, 999)) for _ in range(3)))
-            for _ in range(draw(st.integers(2, 16)))]
+    return [
+        (draw(st.sampled_from(KINDS)), *(draw(st.integers(0, 999)) for _ in range(3)))
+        for _ in range(draw(st.integers(2, 16)))
+    ]
 
 
 def step(kind, a, b, c, values):
