@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tinycore.errors import InterpretError
 from tinycore.interpret import interpret, interpret_kernel
 from tinycore.ir import UOp, dtypes, ops
 from tinycore.passes.algebra import fold
@@ -45,3 +46,6 @@ def test_a_loop_of_one_iteration_may_be_a_zero():
     )
     total = UOp(ops.REDUCE, dtypes.int32, (x, UOp.const(dtypes.index, 0)), (ops.ADD, ()))
     assert run(total, {0: np.array([7], np.int32)}) == [7]
+    wrong = UOp(ops.REDUCE, dtypes.int32, (x, UOp.const(dtypes.index, 1)), (ops.ADD, ()))
+    with pytest.raises(InterpretError, match="names loops after its value"):
+        run(wrong, {0: np.array([7], np.int32)})

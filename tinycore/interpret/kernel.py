@@ -23,6 +23,7 @@ from tinycore.interpret.elementwise import MEANING, quiet
 from tinycore.interpret.plan import Batch, Loop, Plan, check_inside, memory_of
 from tinycore.interpret.static import with_static_bounds
 from tinycore.interpret.tensor import CUSTOM, interpret
+from tinycore.ir import dtypes
 from tinycore.ir.ops import ops
 from tinycore.ir.uop import UOp
 
@@ -32,6 +33,7 @@ CHUNK = 1 << 24
 """Elements that one evaluation may have before the outermost range is cut into pieces."""
 
 _MEMORY = (ops.PARAM, ops.SCRATCH)
+_ZERO = UOp.const(dtypes.index, 0)
 
 
 def interpret_kernel(
@@ -235,9 +237,10 @@ class _Kernel:
         op, axes = node.arg
         if axes:
             raise InterpretError("a REDUCE over axes belongs to the tensor level", where=repr(node))
-        ranges = [
-            operand for operand in node.src[1:] if operand.op is ops.RANGE
-        ]  # a loop of one iteration is 0
+        ranges = [operand for operand in node.src[1:] if operand.op is ops.RANGE]
+        # A loop of one iteration may have become the constant 0.
+        if any(operand.op is not ops.RANGE and operand is not _ZERO for operand in node.src[1:]):
+            raise InterpretError("a REDUCE names loops after its value", where=repr(node))
         places = tuple([self.axes[operand] for operand in ranges])
         if _is_contraction(node):
             result = contract(node.dtype, operands[0], operands[1], places)

@@ -1,9 +1,10 @@
 """How many seeded faults in the rules of the core do `verify` and `test` catch?
 
-    python plugins/tools_rules/benchmarks/seeded_faults.py [--count 500] [--seed 0] [--jobs 2] [--json FILE]
+    python plugins/tools_rules/benchmarks/seeded_faults.py [--count 500] [--seed 0] [--jobs 2] [--by rule|line]
 
-Written rules are drawn with equal chance (a loop's rule counts once), then one of its instances, an operator and a
-place. Render rules are text and take no part. Type errors and equivalent mutants are counted apart.
+Every rule that `tinycore rules verify` counts is drawn with equal chance, then an operator and a place. With
+`--by line` the rules of a loop count once, so that long and rare rules weigh more. Render rules are text and take no
+part. Type errors and equivalent mutants are counted apart.
 """
 
 from __future__ import annotations
@@ -36,14 +37,15 @@ def work(name: str, identity: str, number: int) -> tuple[Outcome, float]:
     return judge(unit, mutants(unit)[number]), time.perf_counter() - start
 
 
-def draw(count: int, seed: int) -> list[tuple[str, str, int]]:
+def draw(count: int, seed: int, by: str) -> list[tuple[str, str, int]]:
     """(file, rule, number of the mutant), the same for the same seed."""
     chance = random.Random(seed)
-    written: dict[tuple[str, int], list[Unit]] = {}
+    written: dict[tuple[str, int, str], list[Unit]] = {}
     for name in core_names():
         for unit in units(name).values():
             if unit.rule.kind != "render":
-                written.setdefault((name, unit.rule.span.line), []).append(unit)
+                key = (name, unit.rule.span.line, unit.identity if by == "rule" else "")
+                written.setdefault(key, []).append(unit)
     keys, chosen = sorted(written), set()
     while len(chosen) < count:
         unit = chance.choice(written[chance.choice(keys)])
@@ -61,10 +63,11 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--by", choices=["rule", "line"], default="rule")
     parser.add_argument("--json")
     options = parser.parse_args()
     start = time.perf_counter()
-    chosen = draw(options.count, options.seed)
+    chosen = draw(options.count, options.seed, options.by)
     outcomes: list[Outcome] = []
     with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         for outcome, seconds in pool.map(work, *zip(*chosen, strict=True), chunksize=4):

@@ -47,6 +47,9 @@ class GradientMaker(Maker):
             if dtypes.float64 in possible:
                 cast = local == "n" and self.case.root == "CAST"
                 choices = [dtypes.float64, dtypes.float32, dtypes.int32] if cast else [dtypes.float64]
+                if local == "n_0" and self.case.root == "CAST":
+                    # A gradient for an integer would be a mistake.
+                    choices = [dtypes.float64, dtypes.int32]
                 self.dtypes[term] = self.chance.choice([dtype for dtype in choices if dtype in possible])
         return super().dtype(local)
 
@@ -85,6 +88,7 @@ class GradientMaker(Maker):
         """Bases and exponents with zeros at the same places: 0 to a whole power, and x to the 0."""
         flat = array.reshape(-1)
         flat[0::4], flat[1::4] = (0.0, flat[1::4]) if first else (2.0 + (np.arange(flat[0::4].size) % 2), 0.0)
+        flat[2::8], flat[3::8] = (0.0, flat[3::8]) if first else (0.0, -1.0)
         return array
 
     @property

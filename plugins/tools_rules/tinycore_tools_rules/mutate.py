@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinycore.errors import RuleError, TinycoreError
+from tinycore.ir.ops import TABLE
 from tinycore.rules import syntax as s
 from tinycore.rules.check import notes_of
-from tinycore.rules.expand import nodes_in, rewrite
+from tinycore.rules.expand import nodes_in
 from tinycore.rules.inline import problem_of
 from tinycore_tools_rules.contexts import contexts
 from tinycore_tools_rules.derive import derive
@@ -151,7 +152,14 @@ Made = Iterator[tuple[str, s.Rule]]
 
 def _replaced(tree: Any, old: Any, new: Any) -> Any:
     """The tree with one node exchanged; the node itself, not its equals."""
-    return rewrite(tree, lambda part: new if part is old else None) if tree is not old else new
+    if tree is old:
+        return new
+    if isinstance(tree, tuple):
+        return tuple([_replaced(part, old, new) for part in tree])
+    if not isinstance(tree, s.Node):
+        return tree
+    names = [field.name for field in dataclasses.fields(tree) if field.name != "span"]
+    return dataclasses.replace(tree, **{name: _replaced(getattr(tree, name), old, new) for name in names})
 
 
 def _on_right(rule: s.Rule, old: Any, new: Any) -> s.Rule:
@@ -190,7 +198,13 @@ def _swapped(unit: Unit) -> Made:
         if isinstance(node, s.Binary) and node.operator in _ORDERED and node.left != node.right:
             new: Any = dataclasses.replace(node, left=node.right, right=node.left)
             yield f"{node.operator} swapped at {_place(node)}", _on_right(unit.rule, node, new)
-        if isinstance(node, s.Build) and len(node.operands) >= 2 and node.operands[-1] != node.operands[-2]:
+        commutes = isinstance(node, s.Build) and TABLE[node.op].commutative  # swapping those is no fault
+        if (
+            isinstance(node, s.Build)
+            and not commutes
+            and len(node.operands) >= 2
+            and node.operands[-1] != node.operands[-2]
+        ):
             *first, a, b = node.operands
             if not any(isinstance(part, s.Splat) for part in (a, b)):
                 swapped = dataclasses.replace(node, operands=(*first, b, a))
@@ -223,7 +237,8 @@ def _wrong_dtype(unit: Unit) -> Made:
         if isinstance(node, s.Build) and node.op in ("CAST", "BITCAST") and node.attributes:
             name = node.attributes[0]
             if isinstance(name, s.Name):
-                wrong = s.Name(_OTHER_TYPE.get(name.name, "int8"), span=name.span)
+                dtype = _OTHER_TYPE.get(name.name, "int8")
+                wrong = s.Name(dtype if dtype[0].islower() else "int8", span=name.span)
                 new = dataclasses.replace(node, attributes=(wrong,))
                 yield (
                     f"{node.op}[{name.name}] becomes {wrong.name} at {_place(node)}",

@@ -266,29 +266,42 @@ def combinations(constants: Mapping[str, DType], exact: bool = False) -> list[di
     return [dict(zip(constants, chosen, strict=True)) for chosen in every[:MAXIMUM_CHOICES]]
 
 
-def prove(unit: Unit, table: Table, typed: Typed, patience: float = 1.0, symbolic: bool = True) -> Proof:
-    """Prove one typed pattern: symbolic constants (if `symbolic`), then enumerated ones."""
+@dataclass(slots=True)
+class Habit:
+    """What worked for other dtypes of the same rule is tried first."""
+
+    encoding: Encoding | None = None
+    symbolic: int = 0
+    """How often symbolic constants failed where enumerated ones did not."""
+
+
+def prove(unit: Unit, table: Table, typed: Typed, patience: float = 1.0, habit: Habit | None = None) -> Proof:
+    """Prove one typed pattern: symbolic constants, unless they failed twice before; then enumerated ones."""
+    habit = habit or Habit()
     variables, constants = leaves_of(typed)
     if not variables and constants:
         return Proof("unknown", why="only constants: folding is tested")
     fixed = any(dtype.is_float or dtype.kind == "bool" for dtype in constants.values())
-    if not constants or (symbolic and not fixed):
-        result = _attempt(unit, table, typed, {}, int(SYMBOLIC_MS * patience))
+    if not constants or (habit.symbolic < 2 and not fixed):
+        result = _attempt(unit, table, typed, {}, int(SYMBOLIC_MS * patience), habit)
         if result.answer != "unknown" or not constants:
             return result
     matched, tried = 0, 0
     for chosen in combinations(constants, bool(unit.notes.flags & ROUNDING_FLAGS)):
-        found = _attempt(unit, table, typed, chosen, int(ENUMERATED_MS * patience))
+        found = _attempt(unit, table, typed, chosen, int(ENUMERATED_MS * patience), habit)
         if found.answer in ("different", "unknown"):
             return found
         matched += found.matched
         tried += found.answer == "proved"
         if tried >= MATCHED_CHOICES:
             break
+    habit.symbolic += matched > 0 and not fixed
     return Proof("proved" if matched else "no match", matched, tried)
 
 
-def _attempt(unit: Unit, table: Table, typed: Typed, given: Mapping[str, Scalar], timeout: int) -> Proof:
+def _attempt(
+    unit: Unit, table: Table, typed: Typed, given: Mapping[str, Scalar], timeout: int, habit: Habit
+) -> Proof:
     """The encodings in turn, until one answers."""
     kinds = {dtype.kind for dtype in typed.dtypes.values()}
     encodings: list[Encoding] = ["words"]
@@ -299,6 +312,8 @@ def _attempt(unit: Unit, table: Table, typed: Typed, given: Mapping[str, Scalar]
     if kinds & {"int", "uint"} and "float" not in kinds:
         encodings.append("integers")
     reasons = []
+    if habit.encoding in encodings:
+        encodings.sort(key=lambda encoding: encoding != habit.encoding)
     for encoding in encodings:
         try:
             found = _all_contexts(unit, table, typed, given, timeout, encoding)
@@ -315,6 +330,8 @@ def _attempt(unit: Unit, table: Table, typed: Typed, given: Mapping[str, Scalar]
         elif found.answer == "unknown":
             reasons.append(found.why)
         else:
+            if found.answer == "proved":
+                habit.encoding = encoding
             return found
     return Proof("unknown", why="; ".join(dict.fromkeys(reasons)))
 

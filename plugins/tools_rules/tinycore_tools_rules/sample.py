@@ -233,7 +233,11 @@ def try_instance(
     found.ulp = max(found.ulp, verdict.ulp)
     if verdict.wrong is not None:
         found.problem = "the sides differ"
-        single = {node: np.asarray(array).reshape(-1)[verdict.wrong] for node, array in leaves.items()}
+        shape = np.broadcast_shapes(*[np.shape(array) for array in leaves.values()])
+        single = {
+            node: np.broadcast_to(np.asarray(array), shape).reshape(-1)[verdict.wrong]
+            for node, array in leaves.items()
+        }
         found.refutation = counterexample(before, after, single, f"rule {unit.name} at {unit.where}")
     return True
 

@@ -105,9 +105,11 @@ def _try(unit: Unit, table: Any, before: UOp, maker: Maker, context: TensorConte
         return
     loops = sorted(before.ranges, key=lambda loop: (loop.arg[0], loop.vmax))
     try:
-        expected = maker.value(before, loops)
-    except TinycoreError:
+        expected, defined = maker.value(before, loops), maker.defined(before, loops)
+    except NO_MEANING:
         return  # the instance itself has no meaning
+    if not defined.any():
+        return  # an INDEX whose guard never holds: there is nothing to compare
     found.instances += 1
     found.graphs += 1
     found.dtypes.add(before.dtype.name)
@@ -313,7 +315,7 @@ class Maker:
             if dtype.kind not in ("bool", "uint")
             else self.chance.choice([0, 1])
         )
-        return UOp.const(dtype, value, found)
+        return UOp.const(dtype, 0.1 if dtype.is_float and self.chance.random() < 0.3 else value, found)
 
     def _variable(self, dtype: DType, shape: Shape | None) -> UOp:
         node = UOp.variable("n", 1, 4)

@@ -18,6 +18,7 @@ from tinycore.ir.ops import Op, ops
 from tinycore_tools_rules.symbols import BitSymbol, IntSymbol, Symbol, Unsupported, floor_division, resize
 
 _FLOATS = {
+    "float8_e4m3": (5, 4),  # holds all its values; conversions see to range and NaN
     "float8_e5m2": (5, 3),
     "float16": (5, 11),
     "bfloat16": (8, 8),
@@ -31,10 +32,38 @@ _UNINTERPRETED = frozenset(
 
 
 def float_sort(dtype: DType) -> Any:
-    """The z3 sort of a float. Raises Unsupported for e4m3, which is not IEEE."""
-    if dtype.name not in _FLOATS:
-        raise Unsupported(f"{dtype.name} is no IEEE format")
+    """The z3 sort whose values a float has (for e4m3, which is not IEEE: one that has more)."""
     return z3.FPSort(*_FLOATS[dtype.name])
+
+
+def to_float(x: Any, dtype: DType) -> Any:
+    """A z3 float rounded to another format."""
+    sort = float_sort(dtype)
+    if dtype.name != "float8_e4m3":
+        return z3.fpToFP(z3.RNE(), x, sort)
+    # No infinity, 448 is the greatest number, below 2**-6 all multiples of 2**-9 and nothing between.
+    wide = z3.FPSort(max(x.sort().ebits(), 8), max(x.sort().sbits(), 24))
+    value, unit = z3.fpToFP(z3.RNE(), x, wide), z3.FPVal(512, wide)
+    steps = z3.fpRoundToIntegral(z3.RNE(), z3.fpMul(z3.RNE(), value, unit))
+    tiny = z3.fpToFP(z3.RNE(), z3.fpDiv(z3.RNE(), steps, unit), sort)
+    rounded = z3.fpToFP(z3.RNE(), x, sort)
+    small = z3.fpLT(z3.fpAbs(value), z3.FPVal(0.015625, wide))
+    over = z3.Or(z3.fpIsInf(rounded), z3.fpGT(z3.fpAbs(rounded), z3.FPVal(448, sort)))
+    return z3.If(small, tiny, z3.If(over, z3.fpNaN(sort), rounded))
+
+
+def from_bits(bits: Any, dtype: DType) -> Any:
+    """The z3 float that the bits of a format stand for."""
+    sort = float_sort(dtype)
+    if dtype.name != "float8_e4m3":
+        return z3.fpBVToFP(bits, sort)
+    exponent, mantissa = z3.Extract(6, 3, bits), z3.Extract(2, 0, bits)
+    normal = z3.Concat(z3.Extract(7, 7, bits), z3.ZeroExt(1, exponent) + 8, mantissa)
+    steps = z3.fpUnsignedToFP(z3.RNE(), mantissa, z3.FPSort(8, 24))
+    size = z3.fpToFP(z3.RNE(), z3.fpDiv(z3.RNE(), steps, z3.FPVal(512, z3.FPSort(8, 24))), sort)
+    denormal = z3.If(z3.Extract(7, 7, bits) == 1, z3.fpNeg(size), size)
+    nan = z3.Extract(6, 0, bits) == 0x7F
+    return z3.If(nan, z3.fpNaN(sort), z3.If(exponent == 0, denormal, z3.fpBVToFP(normal, sort)))
 
 
 Encoding = Literal["words", "machine", "integers", "reals"]
@@ -106,8 +135,9 @@ class Terms:
             return self._uninterpreted(node, operands)
         if kind == "float" and self.encoding == "reals":
             return _apply(_REAL, node.op, operands)
+        if kind == "float" and node.src[-1].dtype.name == "float8_e4m3":
+            return self._narrow(node, operands)
         if kind == "float":
-            float_sort(node.src[-1].dtype)
             return self._float(node.op, operands)
         if kind == "bool":
             return _apply(_BOOL, node.op, operands)
@@ -137,7 +167,7 @@ class Terms:
         """The value that the bits of a leaf stand for."""
         if self.encoding == "reals":
             return bits
-        return z3.fpBVToFP(bits, float_sort(dtype)) if dtype.name in _FLOATS else bits
+        return from_bits(bits, dtype) if dtype.is_float else bits
 
     def bits_of(self, node: UOp, term: Any) -> Any:
         """The bits of a value; those of a computed NaN are any that stand for NaN."""
@@ -148,7 +178,7 @@ class Terms:
         if not node.src and node.op is not ops.CONST:
             return self.leaf(node)
         fresh = z3.FreshConst(z3.BitVecSort(node.dtype.bits), "bits")
-        self.side.append(z3.fpBVToFP(fresh, float_sort(node.dtype)) == term)
+        self.side.append(from_bits(fresh, node.dtype) == term)
         return fresh
 
     # --- ops ----------------------------------------------------------------------------------------------
@@ -157,11 +187,8 @@ class Terms:
         """The term of a CAST."""
         if source is target:
             return x
-        for dtype in (source, target):
-            if dtype.is_float:
-                if self.encoding == "reals":
-                    raise Unsupported("a conversion rounds")
-                float_sort(dtype)
+        if self.encoding == "reals" and (source.is_float or target.is_float):
+            raise Unsupported("a conversion rounds")
         if target.kind == "bool":
             zero = z3.FPVal(0, x.sort()) if source.is_float else 0
             return z3.Not(z3.fpEQ(x, zero)) if source.is_float else x != zero
@@ -186,12 +213,14 @@ class Terms:
     def _to_float(self, source: DType, target: DType, x: Any) -> Any:
         sort = float_sort(target)
         if source.is_float:
-            return z3.fpToFP(z3.RNE(), x, sort)
+            return to_float(x, target)
         if source.kind == "bool":
             return z3.If(x, z3.FPVal(1, sort), z3.FPVal(0, sort))
         if sort_width(source, self.encoding) is None:
             raise Unsupported("an unbounded integer to float")
         convert = z3.fpUnsignedToFP if source.kind == "uint" else z3.fpSignedToFP
+        if target.name == "float8_e4m3":  # exact in a format of enough bits, then rounded once
+            return to_float(convert(z3.RNE(), x, z3.FPSort(11, max(24, source.bits + 1))), target)
         return convert(z3.RNE(), x, sort)
 
     def _from_float(self, target: DType, x: Any) -> Any:
@@ -223,6 +252,14 @@ class Terms:
         if op in _ROUNDING:
             return z3.fpRoundToIntegral(_ROUNDING[op](), operands[0])
         return _apply(_FLOAT, op, operands)
+
+    def _narrow(self, node: UOp, operands: list[Any]) -> Any:
+        """e4m3 is computed as float32 and rounded."""
+        wide = [z3.fpToFP(z3.RNE(), operand, z3.FPSort(8, 24)) for operand in operands]
+        if node.op is ops.FMA:
+            raise Unsupported("FMA of e4m3")
+        result = self._float(node.op, wide)
+        return to_float(result, node.dtype) if z3.is_fp(result) else result
 
     def _index(self, node: UOp, operands: list[Any]) -> Any:
         if node.op in (ops.SHL, ops.SHR):
@@ -287,12 +324,6 @@ def _float_extreme(less: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]
     return lambda a, b: z3.If(z3.fpIsNaN(a), a, z3.If(z3.fpIsNaN(b), b, z3.If(less(a, b), b, a)))
 
 
-def _int_truncmod(a: Any, b: Any) -> Any:
-    """The remainder with the sign of a, without a product: products of unknowns are hard."""
-    size = z3.If(b < 0, -b, b)
-    return z3.If(a < 0, -((-a) % size), a % size)
-
-
 _SAME: dict[Op, Callable[..., Any]] = {
     ops.NEG: lambda a: -a,
     ops.ADD: lambda a, b: a + b,
@@ -318,7 +349,7 @@ _INDEX: dict[Op, Callable[..., Any]] = {
     ops.FLOORDIV: _guarded(lambda a, b: z3.If(b > 0, a / b, (-a) / (-b))),
     ops.FLOORMOD: _guarded(lambda a, b: z3.If(b > 0, a % b, -((-a) % (-b)))),
     ops.TRUNCDIV: _guarded(_int_truncdiv),
-    ops.TRUNCMOD: _guarded(_int_truncmod),
+    ops.TRUNCMOD: _guarded(lambda a, b: a - b * _int_truncdiv(a, b)),
 }
 _SIGNED: dict[Op, Callable[..., Any]] = {
     **_SAME,

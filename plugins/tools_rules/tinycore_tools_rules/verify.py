@@ -9,6 +9,7 @@ refuted: an instance disagrees, confirmed by the interpreter; `counterexample` i
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from tinycore.ir.ops import ops
 from tinycore.rules import syntax as s
 from tinycore_tools_rules.contexts import contexts
 from tinycore_tools_rules.judge import approximation
-from tinycore_tools_rules.prove import ROUNDING_FLAGS, Candidate, prove, symbolic_table
+from tinycore_tools_rules.prove import ROUNDING_FLAGS, Candidate, Habit, prove, symbolic_table
 from tinycore_tools_rules.sample import Tested, exhaust, exhaust_in_pieces, sample, try_instance
 from tinycore_tools_rules.sources import Table, Unit
 from tinycore_tools_rules.symbols import Unsupported
@@ -137,8 +138,9 @@ def _verify_scalar(unit: Unit, result: Result, patience: float) -> None:
     left: list[Typed] = []
     exhaustive_floats: set[str] = set()
     integral = True
-    unsure = enumerated = 0
+    unsure, habit = 0, Habit()
     deadline = time.perf_counter() + PROOF_SECONDS * patience
+    few = len(list(itertools.islice(typed_cases(unit), 5))) < 5  # then z3 may take its time over floats
     for typed in typed_cases(unit):
         floats = any(dtype.is_float for dtype in typed.dtypes.values())
         integral = integral and not floats
@@ -155,12 +157,9 @@ def _verify_scalar(unit: Unit, result: Result, patience: float) -> None:
         if symbolic is None or unsure > 12 or hopeless or time.perf_counter() > deadline:
             left.append(typed)
             continue
-        proof = prove(unit, symbolic, typed, patience * (0.3 if floats else 1.0), enumerated < 2)
+        proof = prove(unit, symbolic, typed, patience * (1.0 if not floats else 1.5 if few else 0.3), habit)
         if proof.answer == "proved":
             result.proved += 1
-            enumerated += proof.enumerated > 0 and not any(
-                dtype.kind == "bool" for dtype in constants.values()
-            )
             result.constants = max(result.constants, proof.enumerated)
         elif proof.answer == "different" and proof.candidate is not None:
             if confirm(unit, table, typed, proof.candidate, result):
@@ -220,7 +219,7 @@ def _effort(unit: Unit, cases: list[Typed], approximate: bool) -> tuple[int, int
     floats = any(dtype.is_float for typed in cases for dtype in typed.dtypes.values())
     if approximate or (floats and len(cases) <= 32 and not unit.natives):
         return 40 * INSTANCES, 1024
-    return (16 * INSTANCES, 128) if unit.natives else (INSTANCES, 64)
+    return (64 * INSTANCES, 512) if unit.natives else (INSTANCES, 64)
 
 
 def _small(typed: Typed, variables: Mapping[str, DType], constants: Mapping[str, DType]) -> bool:

@@ -1,0 +1,40 @@
+"""Rule files made of a few lines."""
+
+import itertools
+
+import pytest
+from tinycore_tools_rules.sources import open_source, units_of
+from tinycore_tools_rules.verify import verify_unit
+
+from tinycore.config import override
+
+
+@pytest.fixture(autouse=True)
+def own_caches(tmp_path):
+    """Nothing of this machine's caches is read or written."""
+    with override(cache_directory=tmp_path / "cache"):
+        yield
+
+
+@pytest.fixture
+def units(tmp_path):
+    """The rules of a text; a text that is only rules stands in a group."""
+    numbers = itertools.count()
+
+    def make(text, group="group g(fixpoint)"):
+        path = tmp_path / f"file{next(numbers)}.rules"
+        path.write_text(text if "group" in text else f"{group} {{\n{text}\n}}\n")
+        return units_of(open_source(str(path)))
+
+    return make
+
+
+@pytest.fixture
+def verified(units):
+    """The result of verifying the only rule of a text."""
+
+    def verify(text, group="group g(fixpoint)"):
+        (unit,) = units(text, group)
+        return verify_unit(unit)
+
+    return verify

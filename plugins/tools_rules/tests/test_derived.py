@@ -1,0 +1,124 @@
+"""Derived tests, random orders and seeded faults: they find what is wrong, and only that."""
+
+import dataclasses
+
+import pytest
+from tinycore_tools_rules.derive import derive
+from tinycore_tools_rules.fuzz import fuzz
+from tinycore_tools_rules.mutate import OPERATORS, judge, mutants
+from tinycore_tools_rules.sources import open_source, units_of
+
+from tinycore.ir.ops import ops
+
+
+def kinds(unit):
+    return {result.kind: result.problem for result in derive(unit)}
+
+
+def test_derived_tests_of_a_right_rule(units):
+    (unit,) = units("r: x:Int * $a + x * $b if a > 0 => x * (a + b)")
+    assert kinds(unit) == {"positive": "", "commuted": "", "guard-false": ""}
+    (unit,) = units("r: x:Float - y => x + (-y)")
+    assert kinds(unit) == {"positive": ""}
+    (unit,) = units("r: FLIP[a](FLIP[=a](x)) => x")
+    assert kinds(unit) == {"positive": ""}
+    (unit,) = units("vjp SIN(x) -> g => (g * COS(x))", "group g(vjp)")
+    assert kinds(unit) == {"positive": ""}
+
+
+def test_derived_tests_of_wrong_rules(units):
+    (unit,) = units("r: x:Int - y => y - x")
+    assert kinds(unit)["positive"] == "the sides differ"
+    (unit,) = units("r: x:Int + $c if c > 3 and c < 2 => x")
+    assert kinds(unit)["positive"] == "no instance was found that matches"
+
+
+def test_a_missing_order_is_found(units, monkeypatch):
+    (unit,) = units("r: x:Int + (-y) => x - y")
+    functions = unit.table()[ops.ADD]
+
+    def forgetful(node, context):
+        return functions[0](node, context) if node.src[1].op is ops.NEG else None
+
+    monkeypatch.setattr(type(unit), "table", lambda self, **changes: {ops.ADD: (forgetful,)})
+    assert kinds(unit)["commuted"] == "the rule misses an order of operands"
+
+
+def test_guards_that_are_not_asked_are_found(units, monkeypatch):
+    (unit,) = units("r: x:Int + $c if c > 3 => x - (0 - c)")
+    (careless,) = units("r: x:Int + $c => x - (0 - c)")
+    table, real = careless.table(), type(unit).table
+
+    def compiled(self, **changes):
+        return table if "unary" not in repr(self.rule.clauses).lower() else real(self, **changes)
+
+    monkeypatch.setattr(type(unit), "table", compiled)
+    assert kinds(unit)["guard-false"] == "the rule matches where its guard fails"
+
+
+def test_random_orders_keep_the_meaning():
+    found = fuzz(units_of(open_source("tinycore.passes.algebra")), 150)
+    assert (found.problem, found.graphs) == ("", found.graphs) and found.changed > 80
+
+
+def test_random_orders_find_what_one_rule_does_to_another(units):
+    text = "a: x:Int * 2 => x << 1\n b: x:Int << 1 => x * 2 + (x - x)\n c: MAX(x:Int, y) if x.vmin > 3 => x"
+    found = fuzz(units(text), 300)
+    assert found.problem == "rules in another order change the meaning"
+    assert "print(*interpret([before, after]" in found.refutation
+
+
+MUTATED = """group g(fixpoint) {
+  r: (x:Index * $a + y) // $b if b > 0 and a % b == 0 => x * (a // b) + y // b
+  s: x:Int - (-y) => x + y
+}"""
+
+
+def test_every_operator_makes_its_fault(units):
+    made = {mutant.operator for unit in units(MUTATED) for mutant in mutants(unit)}
+    assert made == set(OPERATORS) - {"lost sign"}
+    (unit,) = units("r: x:SizedInt - $c => x + (-c)")
+    assert [m.what for m in mutants(unit) if m.operator == "lost sign"] == ["sign lost at 2:28"]
+
+
+def test_faults_are_caught_and_equivalents_told_apart(units):
+    unit = units(MUTATED)[0]
+    outcomes = [judge(unit, mutant) for mutant in mutants(unit)]
+    survived = [item for item in outcomes if item.outcome == "survived"]
+    assert sum(item.outcome == "caught" for item in outcomes) >= 12 and len(survived) <= 1, survived
+    (unit,) = units("r: x:Int + $c if not x.is_const => x - (0 - c)")
+    (same,) = [mutant for mutant in mutants(unit) if mutant.operator == "dropped guard"]
+    assert judge(unit, same).outcome == "equivalent"
+    wrong = dataclasses.replace(same, rule=dataclasses.replace(unit.rule, result=(None,)))
+    with pytest.raises(AssertionError):
+        judge(unit, wrong)
+    (unit,) = units("r: SQRT(x:Float) => SQRT(x)*1")
+    outcomes = [judge(unit, mutant).outcome for mutant in mutants(unit) if mutant.operator == "wrong dtype"]
+    assert outcomes == ["equivalent"]  # the op table knows better than the rule what SQRT takes
+    (unit,) = units("r: x:int8 + y => CAST[int8](CAST[int16](x) + CAST[int16](y))")
+    outcomes = [judge(unit, mutant).outcome for mutant in mutants(unit) if "CAST[int8]" in mutant.what]
+    assert outcomes == ["type error"], outcomes
+    (unit,) = units("r: x:Int + $c => x - (0 - c)")
+    (wrong,) = [mutant for mutant in mutants(unit) if mutant.what.startswith("x becomes c")]
+    assert judge(unit, wrong).outcome in ("type error", "caught")
+
+
+@pytest.mark.slow
+def test_most_faults_in_the_core_are_caught():
+    """A small sample; the whole figure is made by benchmarks/seeded_faults.py."""
+    import random
+
+    chance = random.Random(5)
+    units = [
+        unit
+        for name in ("algebra", "index", "movement", "gradient", "schedule")
+        for unit in units_of(open_source(f"tinycore.passes.{name}"))
+    ]
+    outcomes = []
+    while len(outcomes) < 60:
+        unit = chance.choice(units)
+        if found := mutants(unit):
+            outcomes.append(judge(unit, chance.choice(found), 1.0))
+    caught = sum(item.outcome == "caught" for item in outcomes)
+    survived = [item for item in outcomes if item.outcome == "survived"]
+    assert caught >= 20 and len(survived) <= 0.1 * (caught + len(survived)), survived
