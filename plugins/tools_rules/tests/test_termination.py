@@ -177,7 +177,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         run("--help")
     assert "tinycore rules termination my.rules" in capsys.readouterr().out
-    assert run("tinycore.passes.indx") == 2
+    assert run("tinycore.passes.indx") == 1
     assert "did you mean" in capsys.readouterr().err
 
 
