@@ -25,7 +25,6 @@ knows about and nothing else:
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -126,6 +125,8 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
     >>> did_you_mean("PERMUT", ["PERMUTE", "EXPAND"])
     "did you mean 'PERMUTE'?"
     """
+    import difflib
+
     candidates = list(candidates)
     close = difflib.get_close_matches(name, candidates, n=1)
     if not close:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 import struct
-from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from tinycore.ir import DType, UOp, ops
 from tinycore.ir.dtypes import Scalar
 from tinycore.rules.fold import fold as fold_constants
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 
 def fold(node: UOp) -> UOp | None:
@@ -24,7 +27,7 @@ def fold(node: UOp) -> UOp | None:
     """
     dtype = node.dtype
     if node.op is ops.CAST and dtype.is_float and node.src[0].dtype.is_int:
-        return UOp.const(dtype, round_fraction(dtype, Fraction(int(node.src[0].value))), node.src[0].shape)
+        return UOp.const(dtype, _rounded(dtype, int(node.src[0].value)), node.src[0].shape)
     if node.op is ops.FMA:
         a, b, c = [float(operand.value) for operand in node.src]
         return UOp.const(dtype, _fused(dtype, a, b, c), node.src[0].shape)
@@ -32,11 +35,21 @@ def fold(node: UOp) -> UOp | None:
     return None if result is node else result
 
 
+def _rounded(dtype: DType, value: int) -> float:
+    if abs(value) <= 1 << 53:  # a double exactly
+        return float(value)
+    from fractions import Fraction
+
+    return round_fraction(dtype, Fraction(value))
+
+
 def _fused(dtype: DType, a: float, b: float, c: float) -> float:
     if math.isinf(c) and math.isfinite(a) and math.isfinite(b):
         return c  # a product that overflows as a double is still finite
     if not (math.isfinite(a) and math.isfinite(b) and math.isfinite(c)):
         return a * b + c
+    from fractions import Fraction
+
     exact = Fraction(a) * Fraction(b) + Fraction(c)
     return round_fraction(dtype, exact) if exact else a * b + c
 
@@ -44,10 +57,13 @@ def _fused(dtype: DType, a: float, b: float, c: float) -> float:
 def round_fraction(dtype: DType, value: Fraction) -> float:
     """A double that rounds to `dtype` as the exact value does: rounded to odd if a second rounding follows.
 
+    >>> from fractions import Fraction
     >>> from tinycore.ir import dtypes
     >>> round_fraction(dtypes.float32, Fraction(2**53 + 1)) == 2.0**53 + 2
     True
     """
+    from fractions import Fraction
+
     try:
         near = float(value)
     except OverflowError:

@@ -5,7 +5,6 @@ The same set of plugins always gives the same order, whatever order they were in
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -66,6 +65,8 @@ def _find_cycle(earlier: Mapping[str, set[str]], waiting: set[str]) -> list[str]
 
 def _sort_stage(passes: Sequence[OwnedPass], seed: int | None) -> tuple[PassSpec, ...]:
     by_id = {each.spec.id: each for each in passes}
+    import random  # here, for the sake of programs with no pass to sort
+
     earlier, order = _predecessors(passes), list[PassSpec]()
     waiting, chance = set(by_id), random.Random(seed)
     while waiting:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from pathlib import Path
 
 from tinycore.config import config, user_config_directory
@@ -64,6 +63,8 @@ def set_enabled(name: str, enabled: bool) -> bool:
     after = before - {normalize(name)} if enabled else before | {normalize(name)}
     if after == before:
         return False
+    import tempfile  # a third of what the start of a process has for imports
+
     path = settings_path()
     text = "# Written by `tinycore plugins enable` and `disable`.\n"
     text += f"disabled = {json.dumps(sorted(after))}\n"

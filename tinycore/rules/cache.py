@@ -18,7 +18,6 @@ import marshal
 import os
 import re
 import stat
-import tempfile
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType
@@ -27,10 +26,10 @@ from typing import NamedTuple
 from tinycore.config import config, user_cache_directory
 from tinycore.errors import RuleSyntaxError
 from tinycore.ir.ops import TABLE, Op
-from tinycore.rules.syntax import INFIX
+from tinycore.rules.infix import INFIX
 
 _SOURCES = (
-    "grammar.lark", "parse.py", "tree.py", "syntax.py", "expand.py", "check.py", "matcher.py", "express.py",
+    "grammar.lark", "parse.py", "tree.py", "infix.py", "syntax.py", "expand.py", "check.py", "matcher.py", "express.py",
     "building.py", "shadow.py", "builtins.py", "template.py", "generate.py",
 )  # fmt: skip
 _OP_CLASSES = {"Elementwise", "Unary", "Binary", "Ternary", "Movement", "Comparison", "Commutative", "Monoid"}
@@ -182,6 +181,8 @@ def _trusted(path: Path) -> bool:
 
 
 def _write(entry: Path, data: bytes) -> None:
+    import tempfile
+
     with contextlib.suppress(OSError):  # a full or read-only disk costs time next time
         handle, temporary = tempfile.mkstemp(dir=entry.parent, suffix=".partial")  # mode 0600
         try:

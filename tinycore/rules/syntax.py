@@ -10,10 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-_OPERATORS = "+ - * / // % << >> & | ^ < <= == != > >="
-_INFIX_OPS = "ADD SUB MUL DIV FLOORDIV FLOORMOD SHL SHR AND OR XOR LT LE EQ NE LT LE"
-INFIX = dict(zip(_OPERATORS.split(), _INFIX_OPS.split(), strict=True))
-"""The op of every infix operator; the operands of ``>`` and ``>=`` are swapped."""
+from tinycore.rules.infix import INFIX as INFIX
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -104,13 +105,35 @@ def to_host(node: UOp, bindings: Bindings | None = None) -> numpy.ndarray[Any, A
     """A numpy copy of a BUFFER, or of a RESHAPE of one."""
     import numpy as np
 
+    buffer, shape = _stored(node, bindings or {})
+    array: numpy.ndarray[Any, Any] = np.empty(shape, node.dtype.numpy)
+    buffer.copy_out(array.reshape(-1).view(np.uint8).data)
+    return array
+
+
+def from_bytes(content: memoryview, dtype: DType, shape: Shape, device: str) -> UOp:
+    """A BUFFER node with a copy of the bytes of its elements. Raises ShapeError for another number of them."""
+    if content.nbytes != reserved_bytes(dtype, shape):
+        raise ShapeError(f"{content.nbytes} bytes are not a {dtype.name} array of the shape {shape}")
+    node = new_buffer_node(dtype, shape, device)
+    storage_of(node).copy_in(content)
+    return node
+
+
+def to_bytes(node: UOp, bindings: Bindings | None = None) -> bytearray:
+    """A copy of the bytes of a BUFFER, or of a RESHAPE of one."""
+    buffer, shape = _stored(node, bindings or {})
+    content = bytearray(math.prod(shape) * node.dtype.itemsize)
+    buffer.copy_out(memoryview(content))
+    return content
+
+
+def _stored(node: UOp, bindings: Bindings) -> tuple[Buffer, tuple[int, ...]]:
+    """Where a stored node's elements are, and its present shape."""
     base = node
     while base.op is ops.RESHAPE:
         base = base.src[0]
     if base.op is not ops.BUFFER:
         raise TinycoreError("only stored values can be read", where=repr(node), hint="realize it first")
-    check_bindings(bindings or {})
-    shape = tuple([evaluate(dim, bindings or {}) for dim in node.shape])
-    array: numpy.ndarray[Any, Any] = np.empty(shape, node.dtype.numpy)
-    storage_of(base).copy_out(array.reshape(-1).view(np.uint8).data)
-    return array
+    check_bindings(bindings)
+    return storage_of(base), tuple([evaluate(dim, bindings) for dim in node.shape])

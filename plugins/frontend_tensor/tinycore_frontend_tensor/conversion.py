@@ -6,13 +6,12 @@ import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
 from tinycore.errors import DTypeError, ShapeError, TinycoreError
 from tinycore.ir import DType, UOp, dims, dtypes, ops
-from tinycore_frontend_tensor import execution, graph, modes, runtime
+from tinycore_frontend_tensor import execution, graph, host_data, modes, runtime
 from tinycore_frontend_tensor.core import DEFAULT_FLOAT, DEFAULT_INT, Scalar, TensorCore
 from tinycore_frontend_tensor.device import Device
+from tinycore_frontend_tensor.lazy_numpy import np
 from tinycore_frontend_tensor.symbolic import NO_BINDINGS, Bindings, Size, evaluate, sizes
 
 if TYPE_CHECKING:
@@ -106,21 +105,29 @@ class Conversion(TensorCore):
 
         bfloat16 and 8-bit floats have the dtypes of ml_dtypes. The array is the caller's own.
         """
-        execution.check_host_read()
-        shape = tuple([evaluate(dim, self.bindings) for dim in self.uop.shape])
-        node = self.uop
-        while node.op is ops.DETACH:
-            node = node.src[0]
+        node = self._computed()
         if node.op is ops.CONST:
-            return np.full(shape, node.dtype.from_bits(node.arg[0]), node.dtype.numpy)
-        self.realize()
-        node = self.uop
-        while node.op is ops.DETACH:
-            node = node.src[0]
+            return np.full(self._present_shape(), node.dtype.from_bits(node.arg[0]), node.dtype.numpy)
         return runtime.to_host(node, self.bindings)
+
+    def _computed(self) -> UOp:
+        """The node of the elements: a constant, or something stored."""
+        execution.check_host_read()
+        if not _without_detach(self.uop).is_const:
+            self.realize()
+        return _without_detach(self.uop)
+
+    def _present_shape(self) -> tuple[int, ...]:
+        return tuple([evaluate(dim, self.bindings) for dim in self.uop.shape])
 
     def tolist(self) -> Any:
         """Nested lists of Python numbers; a number for a tensor without axes."""
+        node = self._computed()
+        if node.op is not ops.CONST:
+            content = runtime.to_bytes(node, self.bindings)
+            plain = host_data.nested(content, self.dtype, self._present_shape())
+            if plain is not None:
+                return plain
         array = self.numpy()
         if self.dtype.is_float and self.dtype.itemsize < 4:
             array = array.astype(np.float32)
@@ -133,8 +140,11 @@ class Conversion(TensorCore):
                 f"item() of a tensor of shape {graph.text(self.shape)}",
                 hint="reduce it to one element first, or use tolist()",
             )
-        value: Scalar = self.reshape_host().tolist()[0]
-        return value
+        value = self.tolist()
+        while isinstance(value, list):
+            (value,) = value
+        found: Scalar = value
+        return found
 
     def reshape_host(self) -> NDArray[Any]:
         """The elements as a flat numpy array; narrow floats widened to float32."""
@@ -298,6 +308,12 @@ class Conversion(TensorCore):
         return f"<table>{cells}</table>{values}"
 
 
+def _without_detach(node: UOp) -> UOp:
+    while node.op is ops.DETACH:
+        node = node.src[0]
+    return node
+
+
 def _unmove(view: UOp, value: UOp) -> UOp:
     """A value of a view's shape, put where the view took it from; zeros elsewhere."""
     source = view.src[0].shape
@@ -333,6 +349,9 @@ def _host_buffer(
     data: Any, dtype: DType | None, device: str, shape: Sequence[Size] | None
 ) -> tuple[UOp, Bindings]:
     """A BUFFER holding host data."""
+    plain = host_data.packed(data, dtype) if shape is None else None
+    if plain is not None:
+        return runtime.from_bytes(*plain, device), NO_BINDINGS
     array = _as_array(data)
     source = dtypes.of_numpy(array.dtype)
     wanted = dtype or source

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Self
 
-import numpy as np
-
 from tinycore.errors import DTypeError, ShapeError
 from tinycore.ir import DType, UOp, dtypes
 from tinycore_frontend_tensor import execution, graph
 from tinycore_frontend_tensor.conversion import as_dtype, scalar_dtype
 from tinycore_frontend_tensor.core import DEFAULT_FLOAT, Scalar, flatten_args
 from tinycore_frontend_tensor.device import Device
+from tinycore_frontend_tensor.lazy_numpy import np
 from tinycore_frontend_tensor.mathematics import Mathematics
 from tinycore_frontend_tensor.symbolic import NO_BINDINGS, Dimension, Size, sizes
 

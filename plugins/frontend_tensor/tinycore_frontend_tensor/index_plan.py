@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from tinycore.errors import DTypeError, ShapeError
 from tinycore.ir import UOp, dims, dtypes
 from tinycore_frontend_tensor import graph
 from tinycore_frontend_tensor.conversion import Conversion
 from tinycore_frontend_tensor.core import TensorCore
+from tinycore_frontend_tensor.lazy_numpy import np
 from tinycore_frontend_tensor.strided import every, spread
 from tinycore_frontend_tensor.symbolic import Bindings, Dimension, evaluate, merge, sizes
 

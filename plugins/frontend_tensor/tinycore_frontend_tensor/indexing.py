@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-import numpy as np
-
 from tinycore.errors import DTypeError, ShapeError, TinycoreError
 from tinycore.ir import Op, UOp, dims, dtypes, ops
 from tinycore_frontend_tensor import graph
 from tinycore_frontend_tensor.core import TensorCore
 from tinycore_frontend_tensor.index_plan import Plan, plan_of, unview, view
+from tinycore_frontend_tensor.lazy_numpy import np
 from tinycore_frontend_tensor.reduction import Reduction
 from tinycore_frontend_tensor.symbolic import Dimension, merge
 

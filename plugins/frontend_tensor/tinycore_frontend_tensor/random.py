@@ -12,8 +12,6 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Self
 
-import numpy as np
-
 from tinycore.config import config
 from tinycore.errors import DTypeError, ShapeError
 from tinycore.ir import DType, UOp, dtypes, ops
@@ -21,6 +19,7 @@ from tinycore_frontend_tensor import execution, graph, runtime, threefry
 from tinycore_frontend_tensor.conversion import as_dtype
 from tinycore_frontend_tensor.core import DEFAULT_FLOAT, TensorCore, flatten_args
 from tinycore_frontend_tensor.device import Device
+from tinycore_frontend_tensor.lazy_numpy import np
 from tinycore_frontend_tensor.linear import LinearAlgebra
 from tinycore_frontend_tensor.symbolic import Bindings, sizes
 

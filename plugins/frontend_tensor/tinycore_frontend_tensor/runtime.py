@@ -39,6 +39,16 @@ def to_host(node: UOp, bindings: Mapping[UOp, int]) -> NDArray[Any]:
     return storage.to_host(node, bindings)
 
 
+def from_bytes(content: memoryview, dtype: DType, shape: Shape, device: str) -> UOp:
+    """A BUFFER with a copy of the bytes of its elements."""
+    return storage.from_bytes(content, dtype, shape, device)
+
+
+def to_bytes(node: UOp, bindings: Mapping[UOp, int]) -> bytearray:
+    """A copy of the bytes of a stored node's elements."""
+    return storage.to_bytes(node, bindings)
+
+
 def buffer_of(node: UOp) -> Buffer:
     """The memory of a BUFFER node."""
     return storage.storage_of(node)

@@ -14,11 +14,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tinycore.errors import DataError, ShapeError, did_you_mean
 from tinycore.ir import DType, dtypes
 from tinycore_frontend_tensor import graph, modes
+from tinycore_frontend_tensor.lazy_numpy import np
 from tinycore_frontend_tensor.tensor import Tensor
 
 _NAMES = {
