@@ -1,9 +1,10 @@
-"""Actions that use memory shared by a work-group: reductions across its work-items, and staged tiles."""
+"""Actions that use scratch memory: of a work-group (reductions across its work-items, staged tiles) or of a thread."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tinycore.codegen.footprint import Dimension, footprint
 from tinycore.codegen.nest import TRUE
 from tinycore.errors import CompileError
 from tinycore.ir import UOp, dtypes, ops
@@ -33,6 +34,27 @@ class Stage:
 
     def __str__(self) -> str:
         return f"stage buffer {self.slot} inside r{self.at} in shared memory, copied by r{self.copy}"
+
+
+@dataclass(frozen=True, slots=True)
+class StageInThread:
+    """What a kernel loads from buffer `slot` while the ranges `inside` run is copied to memory of the thread first.
+
+    The copy holds a zero wherever the load's guard is false, so that loads from it need no guard: the padding
+    of a convolution is paid once an image strip. It is made in the innermost loop that the load depends on
+    beside `inside`, by the loops `copies`, one for each dimension of the load's `footprint`, the innermost
+    last. `pitch` elements are added to every row where rows would lie a multiple of 4 KB apart: they would
+    share the sets of a cache.
+    """
+
+    slot: int
+    inside: tuple[int, ...]
+    copies: tuple[int, ...]
+    pitch: int = 0
+
+    def __str__(self) -> str:
+        inside, copies = (", ".join(f"r{k}" for k in numbers) for numbers in (self.inside, self.copies))
+        return f"stage buffer {self.slot} over {inside} in memory of the thread, copied by {copies}"
 
 
 def _range(number: int, bound: int, kind: str) -> UOp:
@@ -155,3 +177,64 @@ def _is_inside(candidate: UOp, at: UOp) -> bool:
     if candidate is at or candidate.arg[1] == "global":
         return False
     return candidate.arg[1] in ("local", "unroll", "vector") or candidate.arg[0] > at.arg[0]
+
+
+# --- memory of a thread -----------------------------------------------------------------------------------
+
+_ALIASING_BYTES = 4096
+"""Addresses that differ by a multiple of this share the sets of a first-level cache."""
+
+
+def stage_in_thread(kernel: UOp, action: StageInThread) -> UOp:
+    """See `StageInThread`. Raises CompileError where a load has no footprint, or another number of dimensions."""
+    mapping: dict[UOp, UOp] = {}
+    for load in kernel.toposort():
+        if load.op is not ops.LOAD or load.src[0].op is not ops.PARAM or load.src[0].arg[0] != action.slot:
+            continue
+        inside = [node for node in load.ranges if node.arg[0] in action.inside]
+        if not inside:
+            continue
+        dimensions = footprint(load, inside)
+        if dimensions is None or len(dimensions) != len(action.copies):
+            raise CompileError(
+                f"buffer {action.slot} cannot be staged over {action.inside}", where=repr(load)
+            )
+        mapping[load] = _strip(load, dimensions, action, _scratches(kernel) + len(mapping))
+    return kernel.substitute(mapping)
+
+
+def _strip(load: UOp, dimensions: tuple[Dimension, ...], action: StageInThread, number: int) -> UOp:
+    """The load of a box in scratch memory, after the loops that fill it."""
+    pitches = pitches_of(dimensions, load.dtype.itemsize, action.pitch)
+    total = pitches[0] * dimensions[0].extent
+    scratch = UOp(ops.SCRATCH, load.dtype, (), ("private", number, (total,)))
+    exchanged: dict[UOp, UOp] = {}
+    loops: list[UOp] = []
+    target, place = ZERO, ZERO
+    for dimension, pitch, copy in zip(dimensions, pitches, action.copies, strict=True):
+        loop = _range(copy, dimension.extent, "loop") if dimension.extent > 1 else ZERO
+        if loop is not ZERO:
+            loops.append(loop)
+            target = _plus(target, loop * pitch if pitch > 1 else loop)
+        exchanged.update(dimension.substitution(loop))
+        for node, ratio in dimension.ranges:
+            place = _plus(place, node * (ratio * pitch) if ratio * pitch > 1 else node)
+    index, guard = (operand.substitute(exchanged) for operand in load.src[1:])
+    store = UOp(
+        ops.STORE, dtypes.void, (scratch, target, load.replace(src=(load.src[0], index, guard)), TRUE)
+    )
+    filled = UOp(ops.END, dtypes.void, (store, *loops)) if loops else store
+    return UOp(ops.LOAD, load.dtype, (UOp(ops.AFTER, load.dtype, (scratch, filled)), place, TRUE), 1)
+
+
+def pitches_of(dimensions: tuple[Dimension, ...], itemsize: int, pitch: int = 0) -> list[int]:
+    """By how many elements of the copy each dimension moves; see `StageInThread.pitch`."""
+    result = [1]
+    for dimension in reversed(dimensions[1:]):
+        step = result[0] * dimension.extent
+        result.insert(0, step if step * itemsize % _ALIASING_BYTES else step + pitch)
+    return result
+
+
+def _plus(one: UOp, other: UOp) -> UOp:
+    return other if one is ZERO else one + other

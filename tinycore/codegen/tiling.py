@@ -21,7 +21,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tinycore.codegen.nest import TRUE
-from tinycore.codegen.staging import GroupReduce, Stage, group_reduce, stage
+from tinycore.codegen.staging import (
+    GroupReduce,
+    Stage,
+    StageInThread,
+    group_reduce,
+    stage,
+    stage_in_thread,
+)
 from tinycore.errors import CompileError
 from tinycore.ir import UOp, dtypes, ops, toposort
 from tinycore.ir.monoids import identity
@@ -90,7 +97,7 @@ class Flatten:
         return f"flatten r{self.outer}, r{self.inner} -> r{self.merged}"
 
 
-Action = Split | Bind | Merge | Order | Flatten | GroupReduce | Stage
+Action = Split | Bind | Merge | Order | Flatten | GroupReduce | Stage | StageInThread
 
 
 def apply(kernel: UOp, actions: Sequence[Action]) -> UOp:
@@ -332,4 +339,5 @@ _APPLY: dict[type, Callable[..., UOp]] = {
     Flatten: _flatten,
     GroupReduce: group_reduce,
     Stage: stage,
+    StageInThread: stage_in_thread,
 }

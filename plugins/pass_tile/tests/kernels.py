@@ -125,6 +125,35 @@ def convolution(image, weight):
     return reshape(total(a * b, 2, 4, 6), batch, out, height, width)
 
 
+def convolution_of_pixels(n, h, w, c, f, size, step=1, block=None, padding=1):
+    """Channels last on both sides, the weights (blocks of filters, kh, kw, c, filters): lanes go to the filters."""
+    image = permute(x(n, h, w, c), 0, 3, 1, 2)
+    block = block or f
+    packed = permute(x(f // block, size, size, c, block, identity=2), 0, 4, 3, 1, 2)
+    image = pad(image, (0, 0), (0, 0), (padding, padding), (padding, padding))
+    patches = windows(windows(image, 3, size), 2, size)  # n, c, h, kh, w, kw
+    _, _, h, _, w, _ = patches.shape
+    patches = shrink(patches, (0, n), (0, c), (0, h - h % step), (0, size), (0, w - w % step), (0, size))
+    patches = strided(strided(patches, 2, step), 4, step)
+    _, _, h, _, w, _ = patches.shape
+    full = (n, f // block, block, c, h, size, w, size)
+    a = expand(reshape(patches, n, 1, 1, c, h, size, w, size), *full)
+    b = expand(reshape(packed, 1, f // block, block, c, 1, size, 1, size), *full)
+    result = reshape(total(a * b, 3, 5, 7), n, f // block, block, h, w)
+    return permute(result, 0, 3, 4, 1, 2) + 1
+
+
+def convolution_of_sequence(n, length, c, f, size):
+    """One axis of windows, channels last."""
+    patches = windows(pad(permute(x(n, length, c), 0, 2, 1), (0, 0), (0, 0), (1, 1)), 2, size)  # n, c, l, k
+    packed = permute(x(size, c, f, identity=2), 2, 1, 0)
+    length = patches.shape[2]
+    full = (n, f, c, length, size)
+    a = expand(reshape(patches, n, 1, c, length, size), *full)
+    result = total(a * expand(reshape(packed, 1, f, c, 1, size), *full), 2, 4)
+    return permute(reshape(result, n, f, length), 0, 2, 1) * 2
+
+
 def rows(a):
     return a - expand(reduce(a, ops.MAX, len(a.shape) - 1), *a.shape)
 
@@ -195,6 +224,15 @@ CASES = {
     "convolution": lambda: convolution(x(2, 3, 8, 9), x(5, 3, 3, 3, identity=2)),
     "wide convolution": lambda: convolution(x(1, 4, 6, 40), x(8, 4, 3, 3, identity=2)),
     "pointwise": lambda: convolution(x(1, 16, 7, 7), x(20, 16, 1, 1, identity=2)),
+    "pixels": lambda: convolution_of_pixels(2, 6, 16, 8, 32, 3),
+    "pixels odd": lambda: convolution_of_pixels(1, 7, 17, 5, 33, 3),
+    "pixels square": lambda: convolution_of_pixels(1, 7, 7, 12, 64, 3, block=32),
+    "pixels apart": lambda: convolution_of_pixels(1, 9, 28, 6, 32, 3, step=2),
+    "pixels far apart": lambda: convolution_of_pixels(1, 12, 12, 4, 16, 2, step=3),
+    "pixels of few filters": lambda: convolution_of_pixels(3, 8, 14, 3, 9, 5, padding=2),
+    "pixels of inner windows": lambda: convolution_of_pixels(1, 8, 16, 4, 32, 3, padding=0),
+    "pixels of many channels": lambda: convolution_of_pixels(1, 3, 4, 70, 64, 3, block=32),
+    "sequence": lambda: convolution_of_sequence(2, 30, 7, 32, 3),
     "gather": lambda: gather(x(30, 21), x(17, identity=2)) + 1,
     "scan": lambda: scan(x(13, 40), 0) + 0,
     "scatter": lambda: scatter(x(30, 21), x(17, identity=2), x(17, 21, identity=3)),

@@ -1,0 +1,361 @@
+"""Sliding windows under a contraction: convolutions, with lanes on the filters.
+
+A convolution is a contraction whose one operand (the image) walks overlapping windows and is the same for
+all filters. Lanes go to the filters, so that strides, borders and odd widths cost nothing: every pixel is one
+broadcast. What a block of rows needs of the image is copied to memory of the thread first, with its zero
+padding, so that the inner loop has no guards. Then a register tile of pixels by filters is summed over the
+windows (outer loops) and the channels (inner loop, unrolled).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tinycore.codegen.footprint import Dimension, footprint
+from tinycore.codegen.staging import StageInThread
+from tinycore.codegen.tiling import Action, Bind, Order, Split
+from tinycore.ir import Capabilities, UOp, ops
+from tinycore_pass_tile.analysis import Access, Nest, bound, is_static, largest_itemsize, number
+
+UNROLL = 4
+"""Steps of the channel loop that are written out."""
+LEAST_CACHE = 1 << 18
+"""Bytes of a second-level cache where none is known."""
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """What was recognised.
+
+    Attributes
+    ----------
+    filters: the loop that gets the lanes.
+    spatial: loops over pixels, the one that moves least first.
+    others: the remaining loops, outermost first.
+    sliding: reduced ranges that share a dimension with a pixel loop.
+    plain: the other reduced ranges.
+    images: the loads to stage.
+    """
+
+    filters: UOp
+    spatial: tuple[UOp, ...]
+    others: tuple[UOp, ...]
+    sliding: tuple[UOp, ...]
+    plain: tuple[UOp, ...]
+    images: tuple[Access, ...]
+    weights: tuple[Access, ...]
+
+
+@dataclass
+class _Plan:
+    ids: Iterator[int]
+    actions: list[Action] = field(default_factory=list)
+    order: list[int] = field(default_factory=list)
+
+    def split(self, target: int, size: int, total: int) -> tuple[int, int, int]:
+        """(outer, inner, rest) of a range; the rest is -1 where there is none."""
+        outer, inner = next(self.ids), next(self.ids)
+        if total % size == 0:
+            self.actions.append(Split(target, size, outer, inner, "mask"))
+            return outer, inner, -1
+        rest = next(self.ids)
+        self.actions.append(Split(target, size, outer, inner, "peel", rest))
+        return outer, inner, rest
+
+    def bind(self, kind: str, *targets: int) -> None:
+        """Bind those ranges that exist."""
+        self.actions += [Bind(target, kind) for target in targets if target >= 0]
+
+
+def choose_windows(
+    nest: Nest, capabilities: Capabilities, ids: Iterator[int], parallel: bool
+) -> list[Action] | None:
+    """The actions for a convolution; None where the nest is none."""
+    lanes = capabilities.vector_bytes // largest_itemsize(nest)
+    found = _recognise(nest, lanes) if lanes >= 2 and not nest.ordered else None
+    if found is None:
+        return None
+    vectors = 2 if bound(found.filters) >= 2 * lanes else 1
+    budget = max(1, (capabilities.vector_registers - vectors - 1) // vectors)
+    rows = _rows(found.spatial, budget)
+    block = _block(found, rows, capabilities)
+    if block is None:
+        return None
+    plan = _Plan(ids)
+    grid = _grid(plan, found, block, capabilities) if parallel else []
+    inner_rows = _stage(plan, found, block, lanes)
+    _tile(plan, found, inner_rows, rows, grid, lanes, vectors)
+    return plan.actions
+
+
+# --- recognising ------------------------------------------------------------------------------------------
+
+
+def _recognise(nest: Nest, lanes: int) -> _Windows | None:
+    if len(nest.reductions) != 1 or not all(is_static(loop) for loop in nest.loops):
+        return None
+    reduction, ranges = nest.reductions[0]
+    if reduction.arg[0] is not ops.ADD or not all(is_static(each) for each in ranges):
+        return None
+    loads = nest.within(reduction)
+    filters = _filters(nest, loads, lanes)
+    if filters is None:
+        return None
+    images = [access for access in loads if access.stride(filters) == 0]
+    weights = [access for access in loads if access.stride(filters) != 0]
+    walked: list[tuple[Dimension, ...]] = []
+    for image in images:
+        dimensions = footprint(image.node, [*nest.loops, *ranges])
+        if dimensions is None:
+            return None
+        walked.append(dimensions)
+    slides = [d for d in walked[0] if d.slides] if walked else []
+    spatial = [node for d in reversed(slides) for node, _ in d.ranges if node in nest.loops]
+    sliding = [node for d in slides for node, _ in d.ranges if node in ranges]
+    if not spatial or not sliding:
+        return None
+    if any(loop in access.node.ranges for access in weights for loop in spatial):
+        return None
+    if any(not set(spatial) <= image.node.ranges for image in images):
+        return None
+    others = [loop for loop in nest.loops if loop is not filters and loop not in spatial]
+    plain = [each for each in ranges if each not in sliding]
+    return _Windows(
+        filters, tuple(spatial), tuple(others), tuple(sliding), tuple(plain), tuple(images), tuple(weights)
+    )
+
+
+def _filters(nest: Nest, loads: list[Access], lanes: int) -> UOp | None:
+    """The loop along which all loads either stand still or walk neighbours, both kinds present."""
+    for candidate in reversed(nest.loops):
+        strides = {access.stride(candidate) for access in loads}
+        if strides == {0, 1} and bound(candidate) >= lanes // 2:
+            return candidate
+    return None
+
+
+# --- sizes ------------------------------------------------------------------------------------------------
+
+
+def _rows(spatial: tuple[UOp, ...], budget: int) -> tuple[int, ...]:
+    """How many pixels of each loop a register tile has."""
+    first = best_rows(bound(spatial[0]), budget)
+    if len(spatial) < 2 or first * 2 > budget:
+        return (first,)
+    return first, min(bound(spatial[1]), budget // first)
+
+
+def best_rows(total: int, most: int) -> int:
+    """Rows of a register tile: as many as wanted, so that as few as possible are left over.
+
+    >>> best_rows(56, 14), best_rows(57, 14), best_rows(7, 14)
+    (14, 12, 7)
+    """
+    if total <= most:
+        return total
+    sizes = range(max(1, most // 2), most + 1)
+    return max(sizes, key=lambda size: (_efficiency(total, size, most), size))
+
+
+def _efficiency(total: int, size: int, most: int) -> float:
+    """A tile of few rows reads more than it computes; a rest is such a tile."""
+
+    def cost(rows: int) -> float:
+        return max(rows, most / 2) if rows else 0.0
+
+    return total / (total // size * cost(size) * (1 + 0.3 * (most - size) / most) + cost(total % size))
+
+
+def _block(found: _Windows, rows: tuple[int, ...], capabilities: Capabilities) -> int | None:
+    """Rows of the image that are staged at once: a divisor whose strip leaves most of the second cache free."""
+    caches = capabilities.cache_bytes
+    room = max(caches[1] if len(caches) > 1 else LEAST_CACHE, LEAST_CACHE) // 4
+    if len(found.spatial) < 2:
+        return 1 if _strip_bytes(found, 1) <= 2 * room else None
+    total = bound(found.spatial[1])
+    step = rows[1] if len(rows) > 1 else 1
+    sizes = [size for size in range(1, total + 1) if total % size == 0 and (size >= step or size == total)]
+    fitting = [size for size in sizes if _strip_bytes(found, size) <= room]
+    if fitting:
+        return max(fitting, key=lambda size: _balance(found, size, capabilities))
+    return sizes[0] if _strip_bytes(found, sizes[0]) <= 2 * room else None
+
+
+def _balance(found: _Windows, size: int, capabilities: Capabilities) -> tuple[bool, int]:
+    """Enough blocks for all threads first, then few copied borders."""
+    blocks = bound(found.spatial[1]) // size
+    for loop in found.others:
+        if all(loop in image.node.ranges for image in found.images):
+            blocks *= bound(loop)
+    enough = blocks >= 4 * capabilities.threads or _over_filters(found, capabilities)
+    return enough, size if enough else -size
+
+
+def _strip_bytes(found: _Windows, rows: int) -> int:
+    total = 0
+    for image in found.images:
+        dimensions = _staged_dimensions(found, image)
+        size = image.node.dtype.itemsize
+        for dimension in dimensions:
+            extent = dimension.extent
+            if len(found.spatial) > 1:
+                ratio = dict(dimension.ranges).get(found.spatial[1])
+                if ratio is not None:
+                    extent -= (bound(found.spatial[1]) - rows) * ratio
+            size *= extent
+        total += size
+    return total
+
+
+def _staged_dimensions(found: _Windows, image: Access) -> tuple[Dimension, ...]:
+    dimensions = footprint(image.node, _inside(found, image))
+    assert dimensions is not None  # it was for more ranges
+    return dimensions
+
+
+def _inside(found: _Windows, image: Access) -> list[UOp]:
+    spatial = found.spatial[:2]
+    return [node for node in image.node.ranges if node in (*spatial, *found.sliding, *found.plain)]
+
+
+# --- writing actions --------------------------------------------------------------------------------------
+
+
+def _over_filters(found: _Windows, capabilities: Capabilities) -> bool:
+    """Whether threads share the image rather than the weights, because those are more to read."""
+    outer = [loop for loop in found.others if not any(loop in image.node.ranges for image in found.images)]
+    count = 1
+    for loop in outer:
+        count *= bound(loop)
+    return count >= 2 * capabilities.threads and _bytes(found.weights) > _bytes(found.images)
+
+
+def _bytes(accesses: tuple[Access, ...]) -> int:
+    total = 0
+    for access in accesses:
+        size = access.node.dtype.itemsize
+        for node in access.node.ranges:
+            size *= bound(node)
+        total += size
+    return total
+
+
+def _grid(plan: _Plan, found: _Windows, block: int, capabilities: Capabilities) -> list[int]:
+    """Bind chunks of work to threads; the ids of the grid's ranges."""
+    if capabilities.threads < 2:
+        return []
+    if _over_filters(found, capabilities):
+        chosen = [
+            number(loop)
+            for loop in found.others
+            if not any(loop in image.node.ranges for image in found.images)
+        ]
+    else:
+        chosen = [
+            number(loop) for loop in found.others if all(loop in image.node.ranges for image in found.images)
+        ]
+        if len(found.spatial) > 1 and block < bound(found.spatial[1]):
+            outer, _, _ = plan.split(number(found.spatial[1]), block, bound(found.spatial[1]))
+            chosen.append(outer)
+    chosen = chosen[:3]
+    plan.bind("global", *chosen)
+    return chosen
+
+
+def _stage(plan: _Plan, found: _Windows, block: int, lanes: int) -> int | None:
+    """Copy the strips; the id of the range over the rows of a block."""
+    rows: int | None = None
+    if len(found.spatial) > 1:
+        rows = number(found.spatial[1])
+        done = [a for a in plan.actions if isinstance(a, Split) and a.range == rows]
+        if done:
+            rows = done[0].inner
+        elif block < bound(found.spatial[1]):
+            _, rows, _ = plan.split(rows, block, bound(found.spatial[1]))
+    for image in found.images:
+        dimensions = _staged_dimensions(found, image)
+        inside = {number(node) for node in _inside(found, image)}
+        if rows is not None and number(found.spatial[1]) in inside:
+            inside = (inside - {number(found.spatial[1])}) | {rows}
+        copies = tuple([next(plan.ids) for _ in dimensions])
+        slot = int(image.node.src[0].arg[0])
+        plan.actions.append(StageInThread(slot, tuple(sorted(inside)), copies, lanes))
+        if dimensions[-1].unit == 1 and dimensions[-1].extent >= lanes // 2:
+            outer, inner = next(plan.ids), next(plan.ids)
+            plan.actions.append(Split(copies[-1], lanes, outer, inner, "mask"))
+            plan.bind("vector", inner)
+    return rows
+
+
+def _tile(
+    plan: _Plan,
+    found: _Windows,
+    inner_rows: int | None,
+    rows: tuple[int, ...],
+    grid: list[int],
+    lanes: int,
+    vectors: int,
+) -> None:
+    """The register tile, and the order of everything."""
+    while lanes > bound(found.filters):
+        lanes //= 2
+    spatial = found.spatial
+    loops: list[int] = []
+    tile: list[int] = []
+    if inner_rows is not None:
+        if len(rows) > 1:
+            total = _size_of(plan, inner_rows, bound(spatial[1]))
+            outer, inner, rest = plan.split(inner_rows, rows[1], total)
+            plan.bind("unroll", inner, rest)
+            loops.append(outer)
+            tile += [inner, rest]
+        else:
+            loops.append(inner_rows)
+    outer, inner, rest = plan.split(number(spatial[0]), rows[0], bound(spatial[0]))
+    plan.bind("unroll", inner, rest)
+    loops.append(outer)
+    tile += [inner, rest]
+    outer, inner, rest = plan.split(number(found.filters), lanes * vectors, bound(found.filters))
+    filters = outer
+    for part in (inner, rest):
+        if part >= 0:
+            unrolled, vector = next(plan.ids), next(plan.ids)
+            plan.actions.append(Split(part, lanes, unrolled, vector, "mask"))
+            plan.bind("unroll", unrolled)
+            plan.bind("vector", vector)
+            tile += [unrolled, vector]
+    reduced = [number(node) for node in found.sliding]
+    for node in found.plain:
+        if node is found.plain[-1]:
+            reduced += _unroll(plan, node)
+        else:
+            reduced.append(number(node))
+    images = [loop for loop in found.others if any(loop in image.node.ranges for image in found.images)]
+    images += list(spatial[2:])
+    filter_loops = [number(loop) for loop in found.others if loop not in images]
+    outermost = [*grid, *[number(loop) for loop in images if number(loop) not in grid]]
+    blocks = [a.outer for a in plan.actions if isinstance(a, Split) and a.inner == inner_rows]
+    order = [*outermost, *[b for b in blocks if b not in outermost]]
+    order += [loop for loop in filter_loops if loop not in order]
+    order += [filters, *loops, *reduced, *tile]
+    plan.actions.append(Order(tuple([each for each in order if each >= 0])))
+
+
+def _size_of(plan: _Plan, target: int, total: int) -> int:
+    for action in plan.actions:
+        if isinstance(action, Split) and action.inner == target:
+            return action.size
+    return total
+
+
+def _unroll(plan: _Plan, node: UOp) -> list[int]:
+    """The innermost reduced range, some steps of it written out."""
+    if bound(node) <= UNROLL:
+        plan.bind("unroll", number(node))
+        return [number(node)]
+    if bound(node) % UNROLL:
+        return [number(node)]
+    outer, inner, _ = plan.split(number(node), UNROLL, bound(node))
+    plan.bind("unroll", inner)
+    return [outer, inner]
