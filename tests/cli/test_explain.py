@@ -80,7 +80,7 @@ def test_one_kernel_and_one_stage(capsys):
 @compiles
 def test_every_rewrite(capsys):
     text = explained(capsys, "Tensor([1.0, 2.0]).exp()", "--no-run", "--trace")
-    assert "ix_param: INDEX(PARAM[(1, (2,))](), True, RANGE[(0, 'loop')](2)) -> LOAD[1]" in text
+    assert "ix_param: INDEX(PARAM[(1, (2,))], True, RANGE[(0, 'loop')](2)) -> LOAD[1]" in text
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The drivers: strategies, loops, fuel, memo, depth, traces, origins."""
 
 import gc
+import re
 
 import pytest
 
@@ -102,6 +103,103 @@ def test_a_node_inside_its_own_result_is_a_loop(load, strategy):
     module = load(f"group g({strategy}) {{ wrap: NEG(x) => NEG(x) * 2 }}")
     with pytest.raises(RuleLoopError, match="wrap"):
         module.groups["g"](-A)
+
+
+def looped(module, root):
+    """The rules that a loop's error names, in order, with their lines and what stands before and after the arrow."""
+    run = module.passes.get("g") or module.groups["g"]
+    with pytest.raises(RuleLoopError) as caught:
+        run(root)
+    pattern = re.compile(r"(\w+) \(\S+:(\d+)\): (.*) -> (.*)")
+    found = [pattern.fullmatch(line) for line in caught.value.where.splitlines()]
+    assert all(found), caught.value.where
+    return [(each[1], int(each[2]), each[3], each[4]) for each in found]
+
+
+@pytest.mark.parametrize("strategy", ["fixpoint", "top_down"])
+def test_a_loop_is_told_rule_by_rule(load, strategy):
+    module = load(f"""
+      group g({strategy}) {{
+        a: MAX(x, y) => MIN(y, x)
+        b: MIN(x, y) => x & y
+        bystander: x:Int + 0 => x
+        c: x & y => MAX(y, x)
+      }}
+    """)
+    steps = looped(module, -(UOp(ops.MAX, dtypes.int32, (A + 0, B))))
+    assert sorted(step[:2] for step in steps) == [("a", 3), ("b", 4), ("c", 6)]
+    for (_, _, _, after), (_, _, before, _) in zip(steps, steps[1:] + steps[:1], strict=True):
+        assert after == before  # each goes on where the one before it ended, and the last leads to the first
+
+
+@pytest.mark.parametrize("strategy", ["fixpoint", "top_down"])
+def test_the_shortest_of_several_loops_is_told(load, strategy):
+    """The root is in its own result at once, and again below an operand that other rules rewrite first."""
+    module = load(f"""
+      group g({strategy}) {{
+        wrap: NEG(x) => MAX(TRUNC(NEG(x)), SQRT(FLOOR(x)))
+        one: SQRT(x) => EXP(x)  @unsafe("a test")
+        two: EXP(FLOOR(x)) => NEG(x)  @unsafe("a test")
+      }}
+      pass g = g @accept(unsafe)
+    """)
+    steps = looped(module, -leaf(0, dtypes.float32))
+    assert [step[0] for step in steps] == ["wrap"]
+
+
+def test_a_chain_of_rules_at_one_node_that_leads_back_below_it(load):
+    module = load("group g(top_down) { a: NEG(x) => x * -1  b: x * -1 => x - NEG(x) }")
+    assert [step[0] for step in looped(module, -A)] == ["a", "b"]
+
+
+def test_a_node_on_new_operands_is_no_rewrite(load):
+    """NEG(A * 1) becomes NEG(A) because its operand does, though wrap would have matched it as well."""
+    module = load("group g(fixpoint) { one: x * 1 => x  wrap: NEG(x) => NEG(x * 1) + 2 }")
+    ((name, _, before, after),) = looped(module, -(A * 1))
+    assert name == "wrap" and "MUL" not in before and "MUL" in after
+
+
+def test_long_loops_are_cut(load):
+    rules_ = " ".join(f"r{k}: x * {k} => x * {(k + 1) % 30}" for k in range(30))
+    module = load(f"group g(fixpoint) {{ {rules_} }}")
+    with pytest.raises(RuleLoopError) as caught:
+        module.groups["g"](A * 2)
+    assert len(caught.value.where.splitlines()) == 13 and "and 18 more" in caught.value.where
+
+
+@pytest.mark.parametrize("strategy", ["fixpoint", "top_down"])
+def test_growth_without_a_loop_is_told_as_the_rules_that_take_turns(load, strategy):
+    module = load(f"""
+      group g({strategy}) {{
+        a: MAX(x, y) => MIN(x, y + 1)
+        b: MIN(x, y) => MAX(x, y * 2)
+        bystander: x - x => 0
+      }}
+    """)
+    steps = looped(module, UOp(ops.MAX, dtypes.int32, (A, B)))
+    assert {step[:2] for step in steps} == {("a", 3), ("b", 4)} and len(steps) == 2
+
+
+def test_rounds_that_undo_each_other_are_told(load):
+    module = load("""
+      group one(bottom_up) { a: MAX(x, y) => MIN(x, y)  c: x & y => x | y }
+      group two(bottom_up) { b: MIN(x, y) => x & y      d: x | y => MAX(x, y) }
+      pass g = fixpoint(one ; two)
+      pass h = fixpoint(g ; one)
+    """)
+    root = UOp(ops.MAX, dtypes.int32, (A, B)) + 1
+    assert [step[0] for step in looped(module, root)] == ["a", "b", "c", "d"]
+    with pytest.raises(RuleLoopError, match="pass g comes back to where it was after 2 rounds"):
+        module.passes["h"](root)
+
+
+def test_rounds_that_grow_are_told(load):
+    module = load("""
+      group one(bottom_up) { a: x * $c => x * (c + 1) }
+      group two(bottom_up) { b: x * $c => x * (c + 2) }
+      pass g = fixpoint(one ; two)
+    """)
+    assert [step[0] for step in looped(module, A * 2)] == ["a", "b"]
 
 
 def test_loop_in_top_down_at_one_node(load):

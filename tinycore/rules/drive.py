@@ -62,11 +62,41 @@ class Run:
         if count > self.limit:
             raise self.monitor.exhausted(self, node, count)
 
-    def pending(self, forward: dict[UOp, UOp], start: UOp, stack: list[UOp]) -> Exception:
-        """The error for a node whose final form needs itself: the rewrites since its first visit."""
-        nodes = [node for node in dict.fromkeys(stack) if node in forward and node not in self.memo]
-        nodes = nodes[nodes.index(start) :] if start in nodes else nodes
-        return self.monitor.loop(self, [(node, forward[node]) for node in nodes])
+    def pending(self, forward: dict[UOp, UOp], start: UOp) -> Exception:
+        """The error for a node whose final form needs itself: the fewest rewrites among them that lead in a circle."""
+        around = _cycle(forward, start)
+        inner = [_cycle(forward, node) for node, _ in around[1:100]]
+        return self.monitor.loop(self, min([around, *inner], key=len))
+
+
+def _cycle(rewrites: dict[UOp, UOp], start: UOp) -> Chain:
+    """The shortest chain of rewrites from a node to one that contains it; going to operands is no rewrite."""
+    came: dict[UOp, UOp | None] = {}  # node -> the one whose rewrite led to it
+    layer: list[tuple[UOp, UOp | None]] = [(start, None)]
+    while layer:
+        following: list[tuple[UOp, UOp | None]] = []
+        for entered, previous in layer:
+            stack = [entered]
+            while stack:
+                node = stack.pop()
+                if node is start and previous is not None:
+                    return _back(rewrites, came, previous)
+                if node in came:
+                    continue
+                came[node] = previous
+                stack += node.src
+                if rewrites.get(node, node) is not node:
+                    following.append((rewrites[node], node))
+        layer = following
+    return [(start, rewrites[start])]
+
+
+def _back(rewrites: dict[UOp, UOp], came: dict[UOp, UOp | None], last: UOp | None) -> Chain:
+    chain: Chain = []
+    while last is not None:
+        chain.append((last, rewrites[last]))
+        last = came[last]
+    return chain[::-1]
 
 
 def fixpoint(root: UOp, run: Run) -> UOp:
@@ -89,7 +119,7 @@ def fixpoint(root: UOp, run: Run) -> UOp:
                 final = known(operand)
                 if final is None:
                     if operand in forward:
-                        raise run.pending(forward, operand, stack)
+                        raise run.pending(forward, operand)
                     stack.append(operand)
                     ready = False
                 elif final is not operand:
@@ -125,7 +155,7 @@ def fixpoint(root: UOp, run: Run) -> UOp:
             stack.append(current)
         forward[current] = result
         if result in forward:
-            raise run.pending(forward, result, stack)
+            raise run.pending(forward, result)
         stack.append(result)
     return memo[root]
 
@@ -159,6 +189,7 @@ def top_down(root: UOp, run: Run) -> UOp:
     """A node first, again and again until no rule matches it; then the operands of the result."""
     mask, memo = run.mask, run.memo
     forward: dict[UOp, UOp] = {}
+    steps: dict[UOp, UOp] = {}
     count = 0
     stack = [root]
     while stack:
@@ -172,13 +203,13 @@ def top_down(root: UOp, run: Run) -> UOp:
         current = forward.get(node)
         if current is None:
             forward[node] = node
-            current, count = _head_normal(root, node, run, count)
+            current, count = _head_normal(root, node, run, count, steps)
             forward[node] = current
         missing = []
         for operand in current.src:
             if operand not in memo:
                 if operand in forward:
-                    raise run.pending(forward, operand, stack)
+                    raise run.pending(steps, operand)
                 missing.append(operand)
         if missing:
             stack.extend(missing)
@@ -187,9 +218,9 @@ def top_down(root: UOp, run: Run) -> UOp:
     return memo[root]
 
 
-def _head_normal(root: UOp, node: UOp, run: Run, count: int) -> tuple[UOp, int]:
-    """The node rewritten until no rule matches it, and how many rewrites there have been."""
-    steps: dict[UOp, UOp] = {}
+def _head_normal(root: UOp, node: UOp, run: Run, count: int, steps: dict[UOp, UOp]) -> tuple[UOp, int]:
+    """The node rewritten until no rule matches it, and how many rewrites there have been; `steps` gets them all."""
+    passed = {node}
     while (match := run.table[node.op.number]) is not None:
         result = match(node, run.context)
         if result is None:
@@ -200,10 +231,10 @@ def _head_normal(root: UOp, node: UOp, run: Run, count: int) -> tuple[UOp, int]:
         if run.unite is not None:
             run.unite(node, result)
         steps[node] = result
-        if result in steps:
-            chain = list(steps.items())
-            raise run.monitor.loop(run, chain[list(steps).index(result) :])
         node = result
+        if node in passed:
+            raise run.pending(steps, node)
+        passed.add(node)
     return node, count
 
 

@@ -25,6 +25,8 @@ from tinycore.rules.tracing import RuleInfo
 FAST = frozenset({"nnan", "ninf", "nsz", "reassoc", "contract", "arcp"})
 DEFAULT_ACCEPT = frozenset({"approx"})
 """What a pass accepts when it says nothing: declared approximations, but nothing that needs fast-math."""
+ROUNDS = 1000
+"""How often the stages of ``fixpoint(a ; b)`` may change a graph."""
 
 
 class _Fired(threading.local):
@@ -219,16 +221,43 @@ class Pass:
 
     def __call__(self, root: UOp, context: Any = None, *, memo: Memo | None = None) -> UOp:
         """The rewritten graph. `memo` keeps the results of pure groups across calls."""
-        for _ in range(1000):
-            before = root
-            for stage in self.stages:
-                if isinstance(stage, Pass):
-                    root = stage(root, context, memo=memo)
-                elif root.mask & stage.mask:
-                    root = _run(self.name, stage, root, context, memo)
+        seen = {root}
+        for _ in range(ROUNDS):
+            before, root = root, self._once(root, context, memo)
             if not self.repeat or root is before:
                 return root
-        raise RuleLoopError(f"pass {self.name} does not come to an end in 1000 rounds", where=_short(root))
+            if root in seen:
+                break
+            seen.add(root)
+        raise self._endless(root, context)
+
+    def _once(self, root: UOp, context: Any, memo: Memo | None = None) -> UOp:
+        for stage in self.stages:
+            if isinstance(stage, Pass):
+                root = stage(root, context, memo=memo)
+            elif root.mask & stage.mask:
+                root = _run(self.name, stage, root, context, memo)
+        return root
+
+    def _endless(self, root: UOp, context: Any) -> RuleLoopError:
+        """The error for rounds that lead to each other for ever: what happens in those up to the same graph again."""
+        count, end = 1, root
+        with tracing.trace() as found:
+            root = self._once(root, context)
+            while root is not end and count < 16:
+                root, count = self._once(root, context), count + 1
+        what = f"comes back to where it was after {count}" if root is end else f"is not done after {ROUNDS}"
+        first = {event.rule: event for event in reversed(found.events)}
+        lines = [
+            _line(event.rule, event.before, event.after)
+            for event in found.events
+            if first[event.rule] is event
+        ]
+        return RuleLoopError(
+            f"pass {self.name} {what} rounds of its stages",
+            where="\n".join(lines[:12]),
+            hint="a rule of one stage undoes or feeds one of another: give one of them a guard",
+        )
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -297,55 +326,63 @@ class Monitor:
     name: str
     stage: Stage
 
-    def _rule_of(self, node: UOp, context: Any) -> RuleInfo | None:
+    def _rule_of(self, node: UOp, result: UOp, context: Any) -> RuleInfo | None:
+        """The rule that makes one node of another; None when none does."""
         found: list[RuleInfo] = []
         match = self.stage.watched(lambda before, after, rule: found.append(rule))[node.op.number]
-        if match is not None:
-            match(node, context)
-        return found[0] if found else None
+        return found[0] if match is not None and match(node, context) is result else None
 
     def loop(self, run: drive.Run, chain: drive.Chain) -> RuleLoopError:
         """The error for a cycle; one line a rewrite."""
-        lines = []
+        lines: list[str] = []
+        rules: list[str] = []
         for before, after in chain:
-            rule = None if before is after else self._rule_of(before, run.context)
-            if rule is not None:
-                lines.append(f"{rule}: {_short(before)} -> {_short(after)}")
-        names = " and ".join(dict.fromkeys(line.split(" ")[0] for line in lines)) or "the rules"
+            rule = self._rule_of(before, after, run.context)
+            if rule is not None:  # else its operands were rewritten
+                lines.append(_line(rule, before, after))
+                rules.append(rule.name)
+        names = " and ".join(dict.fromkeys(rules)) or "the rules"
         return RuleLoopError(
             f"pass {self.name} loops: {names} undo or feed each other",
-            where="\n".join(lines[:12]),
+            where="\n".join([*lines[:12], *([f"... and {len(lines) - 12} more"] if len(lines) > 12 else [])]),
             hint="make one of them stricter with a guard, or remove it",
         )
 
     def exhausted(self, run: drive.Run, node: UOp, count: int) -> RuleLoopError:
-        """The error for spent fuel: goes on for a while and counts which rules run."""
-        counts: Counter[RuleInfo] = Counter()
-        samples: dict[RuleInfo, tuple[UOp, UOp]] = {}
+        """The error for spent fuel: goes on for a while and looks for rules that take turns, else counts them."""
+        events: list[tuple[RuleInfo, UOp, UOp]] = []
 
         def watch(before: UOp, after: UOp, rule: RuleInfo) -> None:
-            counts[rule] += 1
-            samples.setdefault(rule, (before, after))
-            if sum(counts.values()) >= 2000:
+            events.append((rule, before, after))
+            if len(events) >= 2000:
                 raise _Enough
 
         with contextlib.suppress(_Enough, RuleLoopError):
             again = drive.Run(self.stage.watched(watch), run.mask, run.context, self)
             drive.DRIVERS[self.stage.strategy](node, again)
-        lines = [
-            f"{rule} ran {number} of the last {sum(counts.values())} times: "
-            f"{_short(samples[rule][0])} -> {_short(samples[rule][1])}"
-            for rule, number in counts.most_common(5)
-        ]
+        rules = [rule for rule, _, _ in events]
+        period = next((k for k in range(1, 13) if rules[k:] == rules[:-k]), 0)
+        lines = [_line(*event) for event in events[:period]]
+        if not period:
+            first = {rule: (rule, before, after) for rule, before, after in reversed(events)}
+            lines = [
+                f"{number} of {len(rules)} rewrites: {_line(*first[rule])}"
+                for rule, number in Counter(rules).most_common(5)
+            ]
         return RuleLoopError(
             f"pass {self.name} did {count} rewrites and does not come to an end",
             where="\n".join(lines),
-            hint="a rule grows what it matches: give it a guard that stops it",
+            hint=("these repeat with ever other operands" if period else "a rule feeds itself")
+            + ": give one a guard that stops it",
         )
 
 
 class _Enough(Exception):
     """Enough was counted."""
+
+
+def _line(rule: RuleInfo, before: UOp, after: UOp) -> str:
+    return f"{rule}: {_short(before)} -> {_short(after)}"
 
 
 def _short(node: UOp) -> str:

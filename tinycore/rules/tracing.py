@@ -99,6 +99,8 @@ def show(node: UOp, depth: int = 3) -> str:
     if depth == 0:
         return "..."
     arg = "" if node.arg is None else f"[{node.arg}]"
+    if not node.src:
+        return f"{node.op.name}{arg}"
     inner = ", ".join(show(operand, depth - 1) for operand in node.src[:6]) + (
         ", ..." if len(node.src) > 6 else ""
     )
