@@ -26,6 +26,7 @@ from tinycore.codegen.nest import (
     kind_of,
     loops_among,
 )
+from tinycore.codegen.relayout import Relayout, relayout_of
 from tinycore.errors import CompileError
 from tinycore.ir import DType, Target, UOp, dtypes, ops
 from tinycore.ir.monoids import identity
@@ -165,7 +166,16 @@ class _Linearizer:
 
     def _store(self, node: UOp) -> UOp:
         """All copies of a store, in the innermost open loop; their operands come first."""
-        pieces = [self._store_operands(node, environment) for environment in self._environments(node)]
+        relayout, environments = self._relayout(node), self._environments(node)
+        if relayout is None:
+            pieces = [self._store_operands(node, env, self._value(node.src[2], env)) for env in environments]
+        else:
+            rows = relayout.stores(
+                environments,
+                lambda env: self._splat(self._value(node.src[2], env), relayout.lanes),
+                self._place,
+            )
+            pieces = [self._store_operands(*row) for row in rows]
         block, depth = self.path[-1], len(self.path) - 1
         for piece in pieces:
             statement = UOp(ops.STORE, dtypes.void, piece)
@@ -174,10 +184,9 @@ class _Linearizer:
             self.depth[statement] = depth
         return statement
 
-    def _store_operands(self, node: UOp, environment: Environment) -> tuple[UOp, ...]:
+    def _store_operands(self, node: UOp, environment: Environment, value: UOp) -> tuple[UOp, ...]:
         buffer = self._value(node.src[0], environment)
         position, lanes = self._address(node.src[1], environment)
-        value = self._value(node.src[2], environment)
         gate = self._value(node.src[3], environment)
         if lanes > 1 or position.shape:
             value = self._splat(value, lanes if lanes > 1 else int(position.shape[0]))  # type: ignore[arg-type]
@@ -382,7 +391,17 @@ class _Linearizer:
             return base, 1
         return self._with_lanes(base, stride, count), 1
 
+    def _relayout(self, node: UOp) -> Relayout | None:
+        """How an access is made in rows; None where it is better left, or shuffles are not to be had."""
+        return relayout_of(node) if self.target.has(ops.SHUFFLE) else None
+
     def _load(self, node: UOp, environment: Environment) -> UOp:
+        relayout = None if self._volatile(node) else self._relayout(node)
+        if relayout is not None:
+            copies = relayout.load(environment, self._value, self._place)
+            known = self.path[self._home(node.ranges)].values
+            known.update({(node, copy): value for copy, value in copies.items()})
+            return copies[environment]
         buffer = self._value(node.src[0], environment)
         position, lanes = self._address(node.src[1], environment)
         gate = self._value(node.src[2], environment)

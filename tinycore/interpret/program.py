@@ -342,6 +342,10 @@ class _Run:
             return operands[0]
         if op is ops.SPLAT:
             return np.broadcast_to(operands[0][:, None], (len(operands[0]), node.arg))
+        if op is ops.SHUFFLE:
+            items = max(len(operand) for operand in operands)
+            both = [np.broadcast_to(operand, (items, operand.shape[1])) for operand in operands]
+            return np.concatenate(both, axis=1)[:, list(node.arg)]
         if op is ops.LANE_REDUCE:
             return reduce_axes(node.arg, node.dtype, operands[0], (1,))[:, 0]
         if op in (ops.CONST, ops.VARIABLE, ops.IOTA):

@@ -282,6 +282,8 @@ _row("ACCUMULATOR", "T:Any", "id", "T", "same",
 _row("UPDATE", "T:Any T", "", "void", "scalar", "Sets an accumulator.", levels=PROGRAM)
 _row("IOTA", "", "dtype lanes", "attribute", "iota", "0, 1, ... lanes-1.", levels=PROGRAM, bounds="iota")
 _row("SPLAT", "T:Any", "lanes", "T", "splat", "A scalar in every lane.", levels=PROGRAM, bounds="same")
+_row("SHUFFLE", "T:Any T", "indices", "T", "shuffle",
+     "Lane k of the result is lane indices[k] of a and b written one after the other.", levels=PROGRAM)
 _row("LANE_REDUCE", "T:Any", "op", "T", "scalar", "Combines the lanes of a value into a scalar.", levels=PROGRAM)
 
 # fmt: on

@@ -57,6 +57,7 @@ RULES: dict[str, Callable[[UOp], Shape]] = {
     "lanes": _lanes,
     "iota": lambda node: (node.arg,),
     "splat": lambda node: (node.arg,),
+    "shuffle": lambda node: (len(node.arg),),
 }
 """The shape rules by the names that the op table uses."""
 

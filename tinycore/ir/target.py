@@ -45,7 +45,8 @@ class Capabilities:
 
     Attributes
     ----------
-    ops: elementwise ops that the renderer writes natively (others are decomposed).
+    ops: elementwise ops that the renderer writes natively (others are decomposed), and SHUFFLE where values
+        with lanes can be shuffled.
     dtypes: dtypes that buffers may have.
     arithmetic: dtypes that arithmetic is done in; others are computed in a wider one.
     vector_bytes: width of a vector register in bytes; 0 when values have no lanes.

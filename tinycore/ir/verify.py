@@ -287,6 +287,11 @@ def _positive(node: UOp) -> None:
         raise Invalid(f"lanes are a positive int, not {node.arg!r}")
 
 
+def _shuffle(node: UOp) -> None:
+    if not isinstance(node.arg, tuple) or not all(type(place) is int for place in node.arg):
+        raise Invalid(f"indices are a tuple of ints, not {node.arg!r}")
+
+
 def _load(node: UOp) -> None:
     if node.arg is not None:
         _positive(node)
@@ -331,6 +336,7 @@ _ATTRIBUTES: dict[Op, Callable[[UOp], None]] = {
     ops.LOAD: _load,
     ops.IOTA: _positive,
     ops.SPLAT: _positive,
+    ops.SHUFFLE: _shuffle,
     ops.LANE_REDUCE: lambda node: _monoid(node.arg),
     ops.PAD: lambda node: _pairs(node, "(before, after)"),
     ops.SHRINK: lambda node: _pairs(node, "(start, stop)"),

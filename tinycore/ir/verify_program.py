@@ -88,6 +88,8 @@ def _check_lanes(node: UOp) -> None:
         _check_access(node)
     elif op is ops.SPLAT and node.src[0].shape:
         raise Invalid("its operand has lanes already")
+    elif op is ops.SHUFFLE:
+        _check_shuffle(node)
     elif op is ops.LANE_REDUCE and len(node.src[0].shape) != 1:
         raise Invalid("its operand has no lanes")
     elif op is ops.UPDATE and node.src[0].shape != node.src[1].shape:
@@ -96,6 +98,16 @@ def _check_lanes(node: UOp) -> None:
         raise Invalid("its operand is a scalar")
     elif len(node.shape) > 1 and op not in _MEMORY and op is not ops.AFTER:
         raise Invalid(f"a value has at most one axis of lanes, not the shape {node.shape}")
+
+
+def _check_shuffle(node: UOp) -> None:
+    shapes = [operand.shape for operand in node.src]
+    if len(shapes[0]) != 1 or shapes[0] != shapes[1]:
+        raise Invalid(
+            f"its operands have as many lanes as each other, not the shapes {shapes[0]}, {shapes[1]}"
+        )
+    if not node.arg or any(not 0 <= place < 2 * shapes[0][0] for place in node.arg):
+        raise Invalid(f"the indices {node.arg} are not lanes of two operands of shape {shapes[0]}")
 
 
 def _check_access(node: UOp) -> None:

@@ -44,7 +44,7 @@ def host_target() -> Target:
     vector_bytes, registers = vector_unit(platform.machine(), processor_features())
     has_fma = platform.machine() in ("aarch64", "arm64", "ARM64") or "fma" in processor_features()
     capabilities = Capabilities(
-        ops=BASIC_OPS | ({ops.FMA} if has_fma else set()),
+        ops=BASIC_OPS | {ops.SHUFFLE} | ({ops.FMA} if has_fma else set()),
         dtypes=_STORED,
         arithmetic=_COMPUTED,
         vector_bytes=vector_bytes,

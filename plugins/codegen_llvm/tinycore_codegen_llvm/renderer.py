@@ -201,6 +201,16 @@ class _Renderer:
         else:
             self.values[node] = splat(self.body, register, self.value(source))
 
+    def _shuffle(self, position: int, node: UOp) -> None:
+        if node in self.needed:
+            register = Register.of(node.src[0])
+            a, b = (self.value(operand) for operand in node.src)
+            places = ", ".join(f"i32 {place}" for place in node.arg)
+            self.values[node] = self.body.emit(
+                "shuffle",
+                f"shufflevector {register.text} {a}, {register.text} {b}, <{len(node.arg)} x i32> <{places}>",
+            )
+
     def _lane_reduce(self, position: int, node: UOp) -> None:
         if node in self.needed:
             self.values[node] = lane_reduce(self.body, self.flavour, node, self.value(node.src[0]))
@@ -328,6 +338,7 @@ _HANDLERS = {
     ops.LOAD: _Renderer._load,
     ops.STORE: _Renderer._store,
     ops.SPLAT: _Renderer._splat,
+    ops.SHUFFLE: _Renderer._shuffle,
     ops.LANE_REDUCE: _Renderer._lane_reduce,
     ops.AFTER: _Renderer._after,
     ops.ACCUMULATOR: _Renderer._accumulator,

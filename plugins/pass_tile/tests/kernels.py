@@ -19,13 +19,13 @@ NATIVE = frozenset(op for op in ops if op.elementwise)
 LANES = Target(
     "LANES",
     capabilities=Capabilities(
-        ops=NATIVE, vector_bytes=64, vector_registers=32, threads=4, index_bits=(32, 64)
+        ops=NATIVE | {ops.SHUFFLE}, vector_bytes=64, vector_registers=32, threads=4, index_bits=(32, 64)
     ),
 )
 NARROW = Target(
     "NARROW",
     capabilities=Capabilities(
-        ops=NATIVE, vector_bytes=16, vector_registers=16, threads=1, index_bits=(32, 64)
+        ops=NATIVE | {ops.SHUFFLE}, vector_bytes=16, vector_registers=16, threads=1, index_bits=(32, 64)
     ),
 )
 GROUPS = Target(
@@ -190,6 +190,18 @@ CASES = {
     ),
     "comparison": lambda: x(129) < x(129, identity=2),
     "transpose": lambda: permute(x(33, 50), 1, 0) + 1,
+    "transpose even": lambda: permute(x(256, 160), 1, 0) + x(160, 256, identity=2),
+    "transpose prime": lambda: permute(x(131, 257), 1, 0) + x(257, 131, identity=2),
+    "transpose of bytes": lambda: permute(x(129, 70, dtype=dtypes.uint8), 1, 0) * 3,
+    "transpose wide": lambda: permute(x(65, 130, dtype=dtypes.int64), 1, 0) * 3,
+    "transpose of few": lambda: permute(x(300, 3), 1, 0) + 1,
+    "transpose to few": lambda: permute(x(3, 300), 1, 0) + 1,
+    "transposes": lambda: permute(x(64, 80) * x(64, 80, identity=2), 1, 0) - x(80, 64, identity=3),
+    "transpose of a padded": lambda: permute(pad(x(30, 41), (2, 3), (1, 0)), 1, 0) + 1,
+    "channels last": lambda: permute(x(2, 20, 9, 11), 0, 2, 3, 1) + 0,
+    "channels first": lambda: permute(x(3, 9, 11, 20), 0, 3, 1, 2) + 0,
+    "symbolic transpose": lambda: permute(x(N, 33), 1, 0) * 2,
+    "transpose of symbolic batches": lambda: permute(x(N, 17, 20), 0, 2, 1) * 2,
     "four axes": lambda: permute(x(3, 5, 7, 9), 2, 0, 3, 1) + x(7, 3, 9, 5, identity=2),
     "five axes": lambda: permute(x(2, 3, 4, 5, 6), 4, 0, 3, 1, 2) * 2,
     "broadcast row": lambda: x(40, 33) + expand(reshape(x(33, identity=2), 1, 33), 40, 33),

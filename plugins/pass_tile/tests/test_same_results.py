@@ -108,6 +108,25 @@ def test_matmul_has_lanes_and_a_register_tile():
     assert {"vector", "unroll"} <= kinds("matmul even", LANES)
 
 
+TRANSPOSES = (
+    "transpose",
+    "transpose even",
+    "transpose prime",
+    "transpose of bytes",
+    "transpose of few",
+    "channels last",
+)
+
+
+@pytest.mark.parametrize("name", TRANSPOSES)
+def test_transposes_access_rows(name):
+    program = lowered(only(name), LANES)
+    accesses = [node for node in program.linear.src if node.op in (ops.LOAD, ops.STORE)]
+    assert accesses
+    assert all(node.src[1].shape == () for node in accesses), "an access with an address a lane"
+    assert any(node.op is ops.SHUFFLE for node in program.linear.src)
+
+
 def test_large_kernels_use_the_grid_and_small_ones_do_not():
     assert "global" in kinds("long elementwise", LANES)
     assert "global" not in kinds("elementwise", LANES)

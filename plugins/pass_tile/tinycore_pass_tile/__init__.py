@@ -14,6 +14,7 @@ from tinycore.codegen.tiling import Action, Merge, Order, apply, ranges_of
 from tinycore.ir import UOp
 from tinycore_pass_tile.analysis import Nest, mergeable, nest_of, number
 from tinycore_pass_tile.lanes import choose_lanes
+from tinycore_pass_tile.transpose import choose_transpose
 from tinycore_pass_tile.windows import choose_windows
 from tinycore_pass_tile.workgroups import choose_workgroups
 
@@ -31,8 +32,10 @@ def run(kernel: UOp, context: Context) -> UOp:
         nest = nest_of(statement)
         if not capabilities.workgroups:
             shared = parallel and not nest.ordered
-            actions += choose_windows(nest, capabilities, ids, shared) or choose_lanes(
-                nest, capabilities, ids, shared
+            actions += (
+                choose_transpose(nest, capabilities, ids, shared)
+                or choose_windows(nest, capabilities, ids, shared)
+                or choose_lanes(nest, capabilities, ids, shared)
             )
         elif parallel and not nest.ordered:
             actions += choose_workgroups(nest, capabilities, ids)

@@ -1,0 +1,136 @@
+"""Nests that walk some memory along one range and other memory along another: transposes, changes of layout.
+
+One of the two ranges gets the lanes, the other is unrolled as often, so that each body handles a square in
+registers whose rows are accessed as a whole (`tinycore.codegen.relayout`). Squares lie in blocks: those
+pages and cache lines that the short side touches are touched again soon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tinycore.codegen.tiling import Action, Bind, Order, Split
+from tinycore.ir import Capabilities, UOp, ops
+from tinycore_pass_tile.analysis import Nest, bound, divisor_near, is_static, largest_itemsize, number
+
+MOST_LANES = 16
+"""Larger squares of narrow elements do not fit into the registers."""
+BLOCK = 8
+"""Squares of a block in each direction."""
+SMALL_EXPRESSION = 40
+"""Nodes up to which as many copies as lanes are not too much code."""
+SERIAL_WORK = 1 << 14
+CHUNKS_PER_THREAD = 4
+LEAST_CHUNK = 1 << 13
+
+
+@dataclass(frozen=True, slots=True)
+class Square:
+    """The two ranges, `stored` first along which the result is contiguous, and the tile: lanes by copies."""
+
+    vector: UOp
+    unrolled: UOp
+    stored: UOp
+    lanes: int
+    copies: int
+
+
+def square_of(nest: Nest, capabilities: Capabilities) -> Square | None:
+    """The two ranges of a transposing nest; None where a nest is of another kind."""
+    if nest.reductions or nest.ordered or ops.SHUFFLE not in capabilities.ops:
+        return None
+    lanes = min(MOST_LANES, capabilities.vector_bytes // largest_itemsize(nest))
+    walks = _walks(nest)
+    if lanes < 4 or len(walks) != 2 or nest.store not in walks.values():
+        return None
+    stored, other = sorted(walks, key=lambda r: walks[r] is not nest.store)
+    # The fewer accesses need shuffles the better; but lanes want to be full.
+    vector, unrolled = sorted((stored, other), key=lambda r: (-min(bound(r), lanes), -_walking(nest, r)))
+    while lanes > bound(vector):
+        lanes //= 2
+    if lanes < 4 or bound(unrolled) < 2:
+        return None
+    copies = lanes if len(nest.store.toposort()) <= SMALL_EXPRESSION else 4
+    return Square(vector, unrolled, stored, lanes, min(copies, bound(unrolled)))
+
+
+def _walks(nest: Nest) -> dict[UOp, UOp]:
+    """Ranges along which some access is contiguous while it jumps along another one, with such an access."""
+    found: dict[UOp, UOp] = {}
+    for access in nest.accesses:
+        strides = {r: access.stride(r) for r in nest.loops}
+        along = [r for r, stride in strides.items() if stride == 1]
+        if len(along) == 1 and is_static(along[0]) and None not in strides.values():
+            found.setdefault(along[0], access.node)
+    return {
+        walked: node
+        for walked, node in found.items()
+        if all(
+            access.stride(walked) != 1
+            or all(access.stride(r) not in (0, 1) for r in found if r is not walked)
+            for access in nest.accesses
+        )
+    }
+
+
+def _walking(nest: Nest, along: UOp) -> int:
+    return sum(access.stride(along) == 1 for access in nest.accesses)
+
+
+def choose_transpose(
+    nest: Nest, capabilities: Capabilities, ids: Iterator[int], parallel: bool
+) -> list[Action]:
+    """The actions for one store (its ranges are merged already); none where it is no transpose."""
+    square = square_of(nest, capabilities)
+    if square is None:
+        return []
+    actions: list[Action] = []
+    renamed = {number(r): number(r) for r in nest.loops}
+    sizes = {number(square.vector): square.lanes, number(square.unrolled): square.copies}
+    order: list[int] = []
+    chosen = _chunks(nest, square, capabilities) if parallel else None
+    if chosen is not None:
+        outer, inner = next(ids), next(ids)
+        split = Split(number(chosen), _chunk_size(nest, chosen, sizes, capabilities), outer, inner, "bound")
+        actions += [split, Bind(outer, "global"), Bind(inner, "loop")]
+        renamed[number(chosen)] = inner
+        order.append(outer)
+    others = [r for r in nest.loops if r not in (square.vector, square.unrolled)]
+    order += [renamed[number(r)] for r in others]
+    blocks, inside = [], []
+    across = square.unrolled if square.stored is square.vector else square.vector
+    for r in (across, square.stored):
+        tile, lane, block, place = (next(ids) for _ in range(4))
+        actions += [
+            Split(renamed[number(r)], sizes[number(r)], tile, lane, "mask"),
+            Bind(lane, "vector" if r is square.vector else "unroll"),
+            Split(tile, BLOCK, block, place, "bound"),
+        ]
+        blocks.append(block)
+        inside.append(place)
+    actions.append(Order((*order, *blocks, *inside)))
+    return actions
+
+
+def _chunks(nest: Nest, square: Square, capabilities: Capabilities) -> UOp | None:
+    """The range that is handed out to threads: the outermost with enough to share, the stored one last."""
+    if capabilities.threads < 2 or nest.work < SERIAL_WORK:
+        return None
+    candidates = sorted(nest.loops, key=lambda r: r is square.stored)
+    sizes = {square.vector: square.lanes, square.unrolled: square.copies}
+
+    def units(r: UOp) -> int:
+        return bound(r) // sizes.get(r, 1)
+
+    enough = [r for r in candidates if units(r) >= 2 * capabilities.threads]
+    best = enough[0] if enough else max(candidates, key=units)
+    return best if units(best) >= 2 else None
+
+
+def _chunk_size(nest: Nest, chosen: UOp, sizes: dict[int, int], capabilities: Capabilities) -> int:
+    chunks = min(capabilities.threads * CHUNKS_PER_THREAD, max(2, nest.work // LEAST_CHUNK))
+    step, total = sizes.get(number(chosen), 1), bound(chosen)
+    if not is_static(chosen):
+        return max(step, -(-total // chunks // step) * step)
+    return divisor_near(total, max(step, -(-total // chunks)), step)
