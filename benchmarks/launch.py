@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from tinycore_backend_cpu.compile import compile_ir
 from tinycore_backend_cpu.device import CpuDevice
 from tinycore_backend_cpu.objects import load_object
@@ -24,7 +25,10 @@ from tinycore_backend_cpu.pool import ThreadPool
 
 from tinycore.config import set_default
 from tinycore.runtime.cache import DiskCache
+from tinycore.runtime.capture import Recording, capture
 from tinycore.runtime.device import Launch, Signature
+from tinycore.runtime.realize import realize
+from tinycore.runtime.storage import from_host
 
 NOTHING = "define void @nothing(ptr %words, i64 %chunk, i64 %thread) {\n  ret void\n}"
 
@@ -48,6 +52,16 @@ def measure(
         empty.append(clock() - start)
     overhead = min(empty)
     return (min(samples) - overhead) / 1e3 / per, (statistics.median(samples) - overhead) / 1e3 / per
+
+
+def captured() -> Recording:
+    """100 kernels of one element, captured by the runtime; replayed once."""
+    one = from_host(np.ones(1, np.float32), "CPU")
+    with capture() as recording:
+        kept = [realize([one + float(number)]) for number in range(100)]
+    assert len(recording.calls) == len(kept)
+    recording.replay()
+    return recording
 
 
 def main() -> None:
@@ -83,6 +97,7 @@ def main() -> None:
         "replay of 1000, 1 chunk, each": measure(graphs[1].replay, 300, 1000),
         "replay of 1000, 2 chunks, each": measure(graphs[2].replay, 300, 1000),
         "replay of 1000, 16 chunks, each": measure(graphs[16].replay, 300, 1000),
+        "replay of 100 captured, one element": measure(captured().replay, 2000),
         "allocate and free 64 bytes": measure(
             lambda: device.allocator.free(device.allocator.allocate(64), 64)
         ),

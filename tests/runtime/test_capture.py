@@ -79,6 +79,31 @@ def test_back_to_an_earlier_input(device):
         np.testing.assert_array_equal(to_host(results[0]), meaning(to_host(given), to_host(w))[0])
 
 
+def test_a_graph_is_told_only_what_changed(monkeypatch):
+    """100 small kernels are one call of the device; another input concerns those that read it."""
+    need("CPU")
+    graph = type(get_device("CPU").capture([]))
+    told: list[int] = []
+    update = graph.update
+    monkeypatch.setattr(
+        graph,
+        "update",
+        lambda self, position, launch: (told.append(position), update(self, position, launch)),
+    )
+    x, y = from_host(np.ones(1, INTS), "CPU"), from_host(np.full(1, 5, INTS), "CPU")
+    with capture() as recording:
+        results = [realize([(x if number % 10 else y) + number])[0] for number in range(1, 101)]
+    recording.declare_inputs([storage_of(x), storage_of(y)])
+    recording.replay([storage_of(x), storage_of(y)])
+    told.clear()
+    recording.replay([storage_of(x), storage_of(y)])
+    assert told == []
+    other = from_host(np.full(1, 7, INTS), "CPU")
+    recording.replay([storage_of(x), storage_of(other)])
+    assert sorted(told) == list(range(9, 100, 10))
+    assert [to_host(node)[0] for node in results] == [(1 if n % 10 else 7) + n for n in range(1, 101)]
+
+
 def test_state_that_every_replay_changes(device):
     x, step = from_host(np.zeros(40, INTS), device), from_host(np.arange(40, dtype=INTS), device)
     with capture() as recording:

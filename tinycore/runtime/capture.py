@@ -20,18 +20,45 @@ from tinycore.config import config
 from tinycore.errors import BindingError
 from tinycore.ir import UOp
 from tinycore.runtime.buffer import Buffer
-from tinycore.runtime.device import Graph, GraphDevice, Launch
+from tinycore.runtime.device import Graph, GraphDevice, Launch, Opaque
 from tinycore.runtime.realize import Call, CopyCall, KernelCall, recorders, statistics
 from tinycore.runtime.storage import Bindings, check_bindings
 
 
 @dataclass(slots=True)
 class _Segment:
-    """Consecutive calls that one graph of a device replays; `graph` is None for a copy or a plain device."""
+    """Consecutive calls that one graph of a device replays; without a device they run one by one."""
 
     calls: list[Call]
+    device: GraphDevice | None = None
     graph: Graph | None = None
-    launches: list[Launch] = field(default_factory=list)
+    users: dict[Buffer, list[int]] = field(default_factory=dict)
+    """For every input which calls have it as an argument."""
+    symbolic: list[int] = field(default_factory=list)
+    """Calls whose arguments or grid depend on bindings."""
+    memories: Mapping[Buffer, Opaque] = field(default_factory=dict)
+    """The memory that the graph reads and writes for every input at present; the buffers may be gone."""
+    bindings: Bindings = field(default_factory=dict)
+
+    def replay(self, exchanged: Mapping[Buffer, Buffer], bindings: Bindings) -> None:
+        """Run the calls; a graph is told only what changed since the last time."""
+        if self.device is None:
+            for call in self.calls:
+                _with_buffers(call, exchanged).run(bindings)
+            return
+        memories = {old: exchanged.get(old, old).memory for old in self.users}
+        if self.graph is None:
+            self.graph = self.device.capture([_launch(call, exchanged, bindings) for call in self.calls])
+        else:
+            stale = set(self.symbolic) if bindings != self.bindings else set()
+            for old, positions in self.users.items():
+                if memories[old] != self.memories[old]:
+                    stale.update(positions)
+            fresh = {position: _launch(self.calls[position], exchanged, bindings) for position in stale}
+            for position, launch in fresh.items():
+                self.graph.update(position, launch)
+        self.memories, self.bindings = memories, bindings
+        self.graph.replay()
 
 
 class Recording:
@@ -61,7 +88,7 @@ class Recording:
         """
         if len(set(inputs)) != len(inputs):
             raise BindingError("a buffer is declared twice as an input of a recording")
-        self._inputs = tuple(inputs)
+        self._inputs, self._segments = tuple(inputs), None
 
     def replay(self, inputs: Sequence[Buffer] = (), bindings: Bindings | None = None) -> None:
         """Run everything again, with other input buffers and other symbolic values.
@@ -76,9 +103,9 @@ class Recording:
                 _with_buffers(call, exchanged).run(values)
             return
         if self._segments is None:
-            self._segments = _segments(self.calls)
+            self._segments = _segments(self.calls, self._inputs)
         for segment in self._segments:
-            _replay(segment, exchanged, values)
+            segment.replay(exchanged, values)
 
     def _exchanged(self, inputs: Sequence[Buffer]) -> dict[Buffer, Buffer]:
         if len(inputs) != len(self._inputs):
@@ -108,46 +135,29 @@ def _with_buffers(call: Call, exchanged: Mapping[Buffer, Buffer]) -> Call:
     return KernelCall(call.kernel, call.compiled, tuple([exchanged.get(b, b) for b in call.buffers]))
 
 
-def _segments(calls: Sequence[Call]) -> list[_Segment]:
+def _segments(calls: Sequence[Call], inputs: Sequence[Buffer]) -> list[_Segment]:
     """Calls grouped by what can replay them together."""
     result: list[_Segment] = []
-    previous: object = None
+    known = frozenset(inputs)
     for call in calls:
-        device = call.buffers[0].device if isinstance(call, KernelCall) and call.compiled else None
-        groupable = device is not None and isinstance(device, GraphDevice)
-        if groupable and device is previous:
-            result[-1].calls.append(call)
-        else:
+        compiled = call.compiled if isinstance(call, KernelCall) else None
+        device = call.buffers[0].device if isinstance(call, KernelCall) else None
+        if isinstance(call, CopyCall) or compiled is None or not isinstance(device, GraphDevice):
             result.append(_Segment([call]))
-        previous = device if groupable else None
+            continue
+        if not result or result[-1].device is not device:
+            result.append(_Segment([], device))
+        segment = result[-1]
+        if compiled.variables or any(not isinstance(dim, int) for dim in compiled.grid):
+            segment.symbolic.append(len(segment.calls))
+        for buffer in known.intersection(call.buffers):
+            segment.users.setdefault(buffer, []).append(len(segment.calls))
+        segment.calls.append(call)
     return result
 
 
-def _launch(call: KernelCall, bindings: Bindings) -> Launch:
-    assert call.compiled is not None
+def _launch(call: Call, exchanged: Mapping[Buffer, Buffer], bindings: Bindings) -> Launch:
+    assert isinstance(call, KernelCall) and call.compiled is not None
     variables, grid = call.arguments(bindings)
-    memories = tuple([buffer.memory for buffer in call.buffers])
+    memories = tuple([exchanged.get(buffer, buffer).memory for buffer in call.buffers])
     return Launch(call.compiled.executable, memories, tuple(variables), tuple(grid))
-
-
-def _replay(segment: _Segment, exchanged: Mapping[Buffer, Buffer], bindings: Bindings) -> None:
-    calls = [_with_buffers(call, exchanged) for call in segment.calls]
-    first = calls[0]
-    if isinstance(first, CopyCall) or first.compiled is None:
-        for call in calls:
-            call.run(bindings)
-        return
-    device = first.buffers[0].device
-    if not isinstance(device, GraphDevice):
-        for call in calls:
-            call.run(bindings)
-        return
-    launches = [_launch(call, bindings) for call in calls if isinstance(call, KernelCall)]
-    if segment.graph is None:
-        segment.graph = device.capture(launches)
-    else:
-        for position, (old, new) in enumerate(zip(segment.launches, launches, strict=True)):
-            if old != new:
-                segment.graph.update(position, new)
-    segment.launches = launches
-    segment.graph.replay()
