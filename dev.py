@@ -136,14 +136,18 @@ def task_docs(arguments: Sequence[str]) -> int:
 
 
 def task_lint(arguments: Sequence[str]) -> int:
-    """Run ruff, mypy --strict on every project, and the import contracts."""
+    """Run ruff, mypy --strict on every project, the import contracts, and what rule files have to hold."""
     packages = [ROOT / "tinycore", *sorted(ROOT.glob("plugins/*/tinycore_*"))]
+    folders = [*packages, ROOT / "benchmarks", ROOT / "examples"]
+    rule_files = sorted(path for folder in folders for path in folder.rglob("*.rules"))
     where = arguments or ["."]
     checks = {
         "ruff check": (BIN / "ruff", "check", "--output-format", "concise", *where),
         "ruff format": (BIN / "ruff", "format", "--check", *where),
         **{f"mypy {path.name}": (PYTHON, "-m", "mypy", "--strict", path) for path in packages},
         "import contracts": (BIN / "lint-imports", "--no-logo"),
+        "rules fmt": (BIN / "tinycore", "rules", "fmt", "--check", *rule_files),
+        "rules termination": (BIN / "tinycore", "rules", "termination", *rule_files),
     }
     failed = [name for name, command in checks.items() if run(*command)]
     say(f"failed: {', '.join(failed)}" if failed else f"all {len(checks)} checks passed")

@@ -36,7 +36,7 @@ def test_core_files_keep_their_meaning_and_are_stable(name: str) -> None:
     once = format_text(text, name)
     assert meaning(parse(once)) == meaning(parse(text))
     assert comments(once) == comments(text) and len(comments(text)) > 0
-    assert format_text(once, name) == once
+    assert format_text(once, name) == once == text, f"run: tinycore rules fmt {name}"
     assert not [line for line in once.splitlines() if line != line.rstrip()]
 
 
@@ -102,6 +102,40 @@ group g(fixpoint) @memo {  # here
   }
 }
 pass p = top_down(g) ; fixpoint(g + h) @accept(fast)
+"""
+    )
+
+
+def test_long_lines_are_broken_where_it_parts_the_least() -> None:
+    ugly = """group g(bottom_up) {
+  one: WHERE(c, x, y) if x.vmin > 3 => { first = MAX(first_operand, second_operand) * (x + third) + fourth * y; first }
+  two_more: x:Int // $c if long_name_of_a_condition(x) and another_name(c) => [MAX(f(k, 1), n) for (k, n) in zip(x, y)]
+  three: -x => x @approx(ulp, 1)
+}
+group h(render) { render n@ADD(a, b) if is_long_enough(n) => "first line {a}" "second line {b}"
+  render SUB(a, b) => "({a} - {b})" }
+"""
+    assert (
+        format_text(ugly, width=60)
+        == """\
+group g(bottom_up) {
+  one:      WHERE(c, x, y) if x.vmin > 3 => {
+    first = MAX(first_operand, second_operand) * (x + third)
+        + fourth * y;
+    first
+  }
+  two_more: x:Int // $c
+      if long_name_of_a_condition(x) and another_name(c)
+    => [MAX(f(k, 1), n) for (k, n) in zip(x, y)]
+  three:    -x => x  @approx(ulp, 1)
+}
+
+group h(render) {
+  render n@ADD(a, b) if is_long_enough(n)
+    => "first line {a}"
+       "second line {b}"
+  render SUB(a, b) => "({a} - {b})"
+}
 """
     )
 

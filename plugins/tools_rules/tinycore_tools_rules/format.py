@@ -258,11 +258,17 @@ class _Formatter:
             body = "  ".join(
                 [parts[0] or "", *([" ".join(part or "" for part in parts[1:])] if notes else [])]
             )
-            if indent + len(heading) + 1 + len(body) <= self.width:
+            several = node.kind == "render" and len(node.result) > 1  # each string has a line
+            if not several and indent + len(heading) + 1 + len(body) <= self.width:
                 return Item(heading, body)
-        return Item(whole=self._long(left, result, notes, indent))
+        first, *below = self._long(left, result, notes, indent)
+        first = first[indent:]
+        if heading and first.startswith(heading):
+            return Item(heading, first.removeprefix(heading).strip(), below=below)
+        return Item("", first, below=below)
 
     def _long(self, left: list[Tokens], result: Tokens, notes: list[Tokens], indent: int) -> list[str]:
+        """Lines for a rule that one line does not hold; the first one begins with its name."""
         name = ""
         if len(left[0]) > 2 and left[0][1].text == ":":
             name, left = f"{left[0][0].text}: ", [left[0][2:], *left[1:]]
@@ -281,9 +287,12 @@ class _Formatter:
             lines[-1] += " => {"
             lines += self._bindings(result[2:], indent)
         elif block:
-            lines += [" " * deep + "=> {", *self._bindings(result[2:], indent)]
+            lines += [" " * (indent + 2) + "=> {", *self._bindings(result[2:], indent)]
         else:
-            lines += fill(result, " " * deep, deep + 3, self.width)
+            for text in _lines_of(result):
+                lines += fill(
+                    text, " " * (indent + 2 if text[0].text == "=>" else indent + 5), indent + 5, self.width
+                )
         for part in notes:
             line = flat(part)
             if (
@@ -324,6 +333,16 @@ class _Formatter:
         if after:  # a comment behind the brace
             lines[-1] += "  " + " ".join(token.text for token in after)
         return lines
+
+
+def _lines_of(result: Tokens) -> list[Tokens]:
+    """The result of a rule; the strings of a ``render`` rule apart."""
+    parts: list[Tokens] = [[]]
+    for token in result:
+        if token.kind == "string" and parts[-1] and parts[-1][-1].kind == "string":
+            parts.append([])
+        parts[-1].append(token)
+    return parts
 
 
 def _is_why(tokens: Tokens, k: int) -> bool:
@@ -373,7 +392,7 @@ def _columns(run: list[Item], indent: int, width: int) -> list[str]:
     firsts = []
     for item in run:
         gap = head if len(item.head) <= _HEAD and indent + head + 1 + len(item.body) <= width else 0
-        firsts.append(start + (f"{item.head:{gap}} {item.body}" if item.head else item.body))
+        firsts.append((start + (f"{item.head:{gap}} {item.body}" if item.head else item.body)).rstrip())
     sided = [len(line) for line, item in zip(firsts, run, strict=True) if item.side and len(line) <= _BODY]
     column = max(sided, default=0)
     lines: list[str] = []

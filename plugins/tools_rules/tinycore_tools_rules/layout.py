@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tinycore_tools_rules.tokens import Token, tokenize
 
 _SPACED = {"if", "and", "or", "not", "in", "else", "let", "for", "test", "where", "import", "from", "why"}
 """Words before which and after which there is always a space: keywords that stand before a bracket."""
 _BINARY = {"+", "-", "*", "/", "//", "%", "&", "|", "^", "<<", ">>", "<", "<=", ">", ">=", "==", "!="}
-_BREAK_BEFORE = {"+", "-", "*", "/", "//", "%", "&", "|", "^", "and", "or", "if", "else", "for"}
+_LEVELS = ("if else for", "or", "and", "|", "^", "&", "+ -", "* / // %")
+_BINDING = {word: level for level, words in enumerate(_LEVELS, 1) for word in words.split()}
+"""Where a line may be broken, and how tightly what stands around it is bound: the less, the better."""
 _OPEN, _CLOSE = {"(": ")", "[": "]", "{": "}"}, {")", "]", "}"}
 _FAR = 64
 """Lines below a bracket that is farther right than this are only indented, not aligned with it."""
@@ -104,67 +107,107 @@ def flat(tokens: Sequence[Token], *, wide_colons: bool = False) -> str | None:
     return "".join(parts)
 
 
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """What is not parted: texts with the gaps before them, and how good it is to break the line before it.
+
+    `rank` is (open brackets, how tightly the operator binds): the less, the better.
+    """
+
+    pieces: tuple[tuple[str, str], ...]
+    rank: tuple[int, int]
+
+    def text(self, fresh: bool) -> str:
+        """All of it; at the beginning of a line without its first gap."""
+        text = "".join(gap + piece for gap, piece in self.pieces)
+        return text[len(self.pieces[0][0]) :] if fresh else text
+
+
+class _Filler:
+    """Lines that are being filled; the next one begins below the innermost open bracket, or at `indent`."""
+
+    def __init__(self, start: str, indent: int, width: int) -> None:
+        self.lines, self.indent, self.width = [start], indent, width
+        self.brackets: list[int] = []
+
+    @property
+    def fresh(self) -> bool:
+        return not self.lines[-1].strip() or self.lines[-1].endswith(" ")
+
+    def next_line(self) -> None:
+        """Begin a line."""
+        far = not self.brackets or self.brackets[-1] > _FAR
+        self.lines.append(" " * (self.indent if far else self.brackets[-1]))
+
+    def comment(self, text: str, own_line: bool) -> None:
+        """Place a comment, and begin a line after it."""
+        if own_line and self.lines[-1].strip():
+            self.next_line()
+        self.lines[-1] += ("" if self.fresh else "  ") + text
+        self.next_line()
+
+    def place(self, chunks: list[_Chunk]) -> None:
+        """Place chunks, breaking lines where it is best among the places beyond the first part of the line."""
+        while chunks:
+            ends = [len(self.lines[-1])]
+            for k, chunk in enumerate(chunks):
+                end = ends[-1] + len(chunk.text(self.fresh and k == 0))
+                if end > self.width and not (self.fresh and k == 0):
+                    break
+                ends.append(end)
+            fitting = len(ends) - 1
+            if fitting < len(chunks) and fitting:
+                enough = ends[0] + (self.width - ends[0]) // 4
+                good = [k for k in range(1, fitting + 1) if ends[k] >= enough] or [fitting]
+                fitting = min(good, key=lambda k: (chunks[k].rank, -k))
+            for chunk in chunks[:fitting]:
+                self._append(chunk)
+            chunks = chunks[fitting:]
+            if chunks:
+                self.next_line()
+
+    def _append(self, chunk: _Chunk) -> None:
+        fresh = self.fresh
+        for k, (gap, piece) in enumerate(chunk.pieces):
+            self.lines[-1] += ("" if fresh and k == 0 else gap) + piece
+            if piece in _OPEN:
+                self.brackets.append(len(self.lines[-1]))
+            elif piece in _CLOSE and self.brackets:
+                self.brackets.pop()
+
+
 def fill(
     tokens: Sequence[Token], start: str, indent: int, width: int, *, wide_colons: bool = False
 ) -> list[str]:
     """The tokens on as few lines as hold them; the first line begins with `start`.
 
-    A line is broken after a comma or before an operator; the next begins below the innermost open bracket,
-    or at `indent`.
+    A line is broken after a comma or before an operator, where that parts the least.
     """
-    lines, brackets = [start], list[int]()
-    chunk: list[tuple[str, str]] = []  # (space before, text) of what must not be parted
+    filler = _Filler(start, indent, width)
+    chunks: list[_Chunk] = []
+    depth = 0
     for k, token in enumerate(tokens):
-        gap = space(tokens, k, wide_colons=wide_colons)
-        if chunk and _may_break(tokens, k):
-            _place(lines, chunk, brackets, indent, width)
-            chunk = []
         if token.kind == "comment":
-            _place(lines, chunk, brackets, indent, width)
-            chunk = []
-            own_line = token.lines_before > 0 and lines[-1].strip() != ""
-            if own_line:
-                lines.append(" " * _column(brackets, indent) + token.text)
-            else:
-                lines[-1] += ("  " if lines[-1].strip() else "") + token.text
-            lines.append(" " * _column(brackets, indent))
+            filler.place(chunks)
+            chunks = []
+            filler.comment(token.text, token.lines_before > 0)
             continue
-        chunk.append((gap, token.text))
-    _place(lines, chunk, brackets, indent, width)
-    if not lines[-1].strip():
-        lines.pop()
-    return lines
+        piece = (space(tokens, k, wide_colons=wide_colons), token.text)
+        if chunks and not _may_break(tokens, k):
+            last = chunks[-1]
+            chunks[-1] = _Chunk((*last.pieces, piece), last.rank)
+        else:
+            binding = _BINDING.get(token.text, 0) if k and tokens[k - 1].text not in (",", ";") else 0
+            chunks.append(_Chunk((piece,), (depth, binding)))
+        if token.kind == "sign":
+            depth += (token.text in _OPEN) - (token.text in _CLOSE)
+    filler.place(chunks)
+    lines = filler.lines
+    return lines if lines[-1].strip() else lines[:-1]
 
 
 def _may_break(tokens: Sequence[Token], k: int) -> bool:
     if tokens[k - 1].text in (",", ";"):
         return True
     text = tokens[k].text
-    return text in _BREAK_BEFORE and not is_prefix(tokens, k) and space(tokens, k) == " "
-
-
-def _column(brackets: list[int], indent: int) -> int:
-    return brackets[-1] if brackets and brackets[-1] <= _FAR else indent
-
-
-def _place(
-    lines: list[str], chunk: list[tuple[str, str]], brackets: list[int], indent: int, width: int
-) -> None:
-    """Append a chunk to the last line, or to a new one when it does not fit."""
-    if not chunk:
-        return
-    text = chunk[0][1] + "".join(gap + piece for gap, piece in chunk[1:])
-    fresh = not lines[-1].strip() or lines[-1].endswith(" ")
-    gap = "" if fresh else chunk[0][0]
-    if not fresh and len(lines[-1]) + len(gap) + len(text) > width:
-        lines.append(" " * _column(brackets, indent))
-        gap = ""
-    column = len(lines[-1]) + len(gap)
-    lines[-1] += gap + text
-    for position, (before, piece) in enumerate(chunk):
-        column += len(before) if position else 0
-        column += len(piece)
-        if piece in _OPEN:
-            brackets.append(column)
-        elif piece in _CLOSE and brackets:
-            brackets.pop()
+    return text in _BINDING and not is_prefix(tokens, k) and space(tokens, k) == " "
