@@ -20,6 +20,7 @@ from tinycore.codegen.nest import (
     GRID_KINDS,
     Block,
     Environment,
+    changing_loads,
     constant_bound,
     flatten,
     id_of,
@@ -49,7 +50,7 @@ class _Linearizer:
         self.range_depth: dict[UOp, int] = {}
         self.opened = itertools.count()
         self.accumulators = itertools.count()
-        self.written: frozenset[UOp] = frozenset()
+        self.changing: frozenset[UOp] = frozenset()
         self.unrolls: dict[UOp, tuple[UOp, ...]] = {}
 
     def run(self, kernel: UOp) -> UOp:
@@ -58,9 +59,7 @@ class _Linearizer:
         for node in order:
             if node.op is not ops.SINK and sum(kind_of(r) == "vector" for r in node.ranges) > 1:
                 raise CompileError("a value depends on two vector ranges", where=repr(node))
-        self.written = frozenset(
-            node.src[0] for node in order if node.op is ops.STORE and node.src[0].op is ops.PARAM
-        )
+        self.changing = changing_loads(order)
         self._open_grid(kernel)
         for statement in kernel.src:
             self._nest(loops_among(statement.ranges))
@@ -245,8 +244,8 @@ class _Linearizer:
         return (node, self._restrict(node, environment)) in block.values
 
     def _volatile(self, node: UOp) -> bool:
-        """Whether a load may see another value next time: the kernel writes its buffer."""
-        return node.op is ops.LOAD and node.src[0] in self.written
+        """Whether a load may see another value next time."""
+        return node in self.changing
 
     def _direct(self, node: UOp) -> tuple[UOp, ...]:
         """Operands that are plain values and that `_build` would otherwise reach by recursion."""
@@ -273,11 +272,8 @@ class _Linearizer:
             return self._place(node, 0)
         if op is ops.AFTER:
             statements = tuple([self._statement(s) for s in node.src[1:]])
-            depth = max([self.depth.get(s, 0) for s in statements], default=0)
-            depth = min(depth, self._home(node.ranges))
-            return self._place(
-                UOp(op, node.dtype, (self._value(node.src[0], environment), *statements)), depth
-            )
+            after = UOp(op, node.dtype, (self._value(node.src[0], environment), *statements))
+            return self._place(after, self._home(node.ranges))
         if node.dtype is dtypes.index and op in _AFFINE and affine(node).factor(node) == 0:
             base, lanes = self._affine_value(node, environment)
             return self._with_lanes(base, *lanes) if lanes else base
@@ -434,7 +430,7 @@ class _Linearizer:
             for values in itertools.product(*[range(constant_bound(r.src[0])) for r in copies])
         ]
         # Few results: each copy keeps its own accumulator, to hide the latency of the operation.
-        separate = len(environments) < 8 and len(inner) > 1
+        separate = len(environments) < 8 and len(inner) > 1 and bool(loops)
         kept = self._suspend(depth)
         width = lanes[0] if lanes else self._free_lanes(node)
         start = UOp.const(node.dtype, identity(op, node.dtype), (width,) if width else ())

@@ -42,6 +42,23 @@ def loops_among(ranges: Iterable[UOp]) -> list[UOp]:
     return sorted((node for node in ranges if kind_of(node) in LOOP_KINDS), key=id_of)
 
 
+def changing_loads(order: Iterable[UOp]) -> frozenset[UOp]:
+    """Loads that may see another value next time: the kernel writes their buffer, or what stores into the
+    same scratch reads them."""
+    found: set[UOp] = set()
+    written: set[UOp] = set()
+    loads: list[UOp] = []
+    for node in order:
+        if node.op is ops.LOAD:
+            loads.append(node)
+        elif node.op is ops.STORE and node.src[0].op is ops.PARAM:
+            written.add(node.src[0])
+        elif node.op is ops.STORE and node.src[0].op is ops.SCRATCH:
+            found.update(n for n in node.src[2].toposort() if n.op is ops.LOAD and n.src[0] is node.src[0])
+    found.update(load for load in loads if load.src[0] in written)
+    return frozenset(found)
+
+
 def constant_bound(node: UOp) -> int:
     """The bound of a range that becomes lanes. Raises CompileError when it is not a constant."""
     if not node.is_const:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tinycore.codegen.carry import Carry, carry
 from tinycore.codegen.nest import TRUE
 from tinycore.codegen.staging import (
     GroupReduce,
@@ -97,7 +98,7 @@ class Flatten:
         return f"flatten r{self.outer}, r{self.inner} -> r{self.merged}"
 
 
-Action = Split | Bind | Merge | Order | Flatten | GroupReduce | Stage | StageInThread
+Action = Split | Bind | Merge | Order | Flatten | GroupReduce | Stage | StageInThread | Carry
 
 
 def apply(kernel: UOp, actions: Sequence[Action]) -> UOp:
@@ -260,7 +261,8 @@ def _peel(kernel: UOp, action: Split, old: UOp, size: UOp, inner: UOp) -> UOp:
 
 
 def _replace_bodies(kernel: UOp, old: UOp, bodies: Callable[[UOp], tuple[UOp, ...]]) -> UOp:
-    """Stores over the range become several stores; reductions over it become several, joined by their monoid."""
+    """Stores over the range become several stores, as do those that memory waits for; reductions over it
+    become several, joined by their monoid."""
     memo: dict[UOp, UOp] = {}
     for node in kernel.toposort():
         if node.op is ops.REDUCE and old in node.src[1:]:
@@ -276,11 +278,20 @@ def _replace_bodies(kernel: UOp, old: UOp, bodies: Callable[[UOp], tuple[UOp, ..
                 current = memo[statement]
                 stores.extend(bodies(current) if old in current.ranges else (current,))
             memo[node] = node.replace(src=tuple(stores))
+        elif node.op is ops.AFTER and any(_closes(statement, old) for statement in node.src[1:]):
+            waits: list[UOp] = []
+            for statement in node.src[1:]:
+                waits.extend(bodies(memo[statement]) if _closes(statement, old) else (memo[statement],))
+            memo[node] = node.replace(src=(memo[node.src[0]], *waits))
         elif any(memo[operand] is not operand for operand in node.src):
             memo[node] = node.replace(src=tuple([memo[operand] for operand in node.src]))
         else:
             memo[node] = node
     return memo[kernel]
+
+
+def _closes(statement: UOp, old: UOp) -> bool:
+    return statement.op is ops.END and old in statement.src[1:]
 
 
 def _bind(kernel: UOp, action: Bind) -> UOp:
@@ -340,4 +351,5 @@ _APPLY: dict[type, Callable[..., UOp]] = {
     GroupReduce: group_reduce,
     Stage: stage,
     StageInThread: stage_in_thread,
+    Carry: carry,
 }

@@ -14,6 +14,8 @@ SPLIT_PIECES = 64
 """Into how many pieces: enough for many cores, few enough that the second step costs nothing."""
 FEW_RESULTS = 16
 """Reductions with more results have enough parallel work as they are."""
+FEW_COLUMNS = 512
+"""The same where the outermost axes are reduced: the results are neighbours, too few to be shared among cores."""
 
 
 def merged_shrink(inner: Pairs, outer: Pairs) -> Pairs:
@@ -86,7 +88,8 @@ def split_reduce(n: UOp) -> UOp | None:
     work = 1
     for axis in axes:
         work *= sizes[axis]
-    if results > FEW_RESULTS or work < SPLIT_SIZE:
+    few = FEW_COLUMNS if axes == tuple(range(len(axes))) else FEW_RESULTS
+    if results > few or work < SPLIT_SIZE:
         return None
     outer = next(axis for axis in axes if sizes[axis] > 1)
     pieces = max((p for p in range(2, SPLIT_PIECES + 1) if sizes[outer] % p == 0), default=0)

@@ -19,7 +19,12 @@ NATIVE = frozenset(op for op in ops if op.elementwise)
 LANES = Target(
     "LANES",
     capabilities=Capabilities(
-        ops=NATIVE | {ops.SHUFFLE}, vector_bytes=64, vector_registers=32, threads=4, index_bits=(32, 64)
+        ops=NATIVE | {ops.SHUFFLE},
+        vector_bytes=64,
+        vector_registers=32,
+        threads=4,
+        index_bits=(32, 64),
+        cache_bytes=(1 << 9, 1 << 13),
     ),
 )
 NARROW = Target(

@@ -127,6 +127,11 @@ def test_transposes_access_rows(name):
     assert any(node.op is ops.SHUFFLE for node in program.linear.src)
 
 
+def test_columns_are_summed_row_by_row():
+    for name in ("column sums", "matmul row", "symbolic columns"):
+        assert any("carry" in action for action in actions(name, LANES))
+
+
 def test_large_kernels_use_the_grid_and_small_ones_do_not():
     assert "global" in kinds("long elementwise", LANES)
     assert "global" not in kinds("elementwise", LANES)

@@ -22,6 +22,7 @@ from tinycore_pass_tile.analysis import (
     largest_itemsize,
     number,
 )
+from tinycore_pass_tile.columns import choose_columns, columns_of
 
 INSIDE = 4.0
 """How much more an access inside a reduction counts than one outside."""
@@ -45,6 +46,9 @@ def choose_lanes(nest: Nest, capabilities: Capabilities, ids: Iterator[int], par
     plan = _Plan(ids)
     lanes = max(1, capabilities.vector_bytes // largest_itemsize(nest))
     vector = _vector_range(nest, lanes)
+    columns = columns_of(nest, vector, capabilities)
+    if columns is not None:
+        return choose_columns(nest, columns, capabilities, ids, parallel)
     rows = _row_ranges(nest, vector)
     tile = _tile(nest, vector, rows, lanes, capabilities)
     grid = _parallel(nest, plan, vector, tile, capabilities) if parallel else None
