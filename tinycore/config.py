@@ -53,6 +53,8 @@ class Config:
     """Seed for a random order of passes that declare no order (CI)."""
     seed: int | None = None
     """Seed of the random numbers when the program sets none."""
+    search: int = 0
+    """Seconds that a search may measure tilings in this process; 0 measures nothing, and uses what is known."""
 
 
 ENVIRONMENT: Mapping[str, str] = {
@@ -69,6 +71,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "strict_plugins": "TINYCORE_STRICT_PLUGINS",
     "shuffle_passes": "TINYCORE_SHUFFLE_PASSES",
     "seed": "TINYCORE_SEED",
+    "search": "TINYCORE_SEARCH",
 }
 """The environment variable of each setting."""
 

@@ -105,6 +105,11 @@ def passes(context: Context) -> Iterator[PipelinePass]:
     yield from BEFORE_TILE
     yield from _door("kernel", context)
     yield from _door("tile", context)
+    yield from after_tile(context)
+
+
+def after_tile(context: Context) -> Iterator[PipelinePass]:
+    """What is left to do for a kernel whose tiling is decided; a search tries many on one kernel."""
     yield from AFTER_TILE
     yield from LOWERING
     yield from _door("late", context)

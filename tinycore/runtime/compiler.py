@@ -102,7 +102,8 @@ def _load(kernel: UOp, device: Device) -> tuple[_Entry, Executable, bool]:
     """What a kernel became, its code ready to run, and whether that was found on disk."""
     cache = _cache()
     key = cache_key(kernel, device.target) if cache is not None else ""
-    if cache is not None and config().debug < 3 and not config().validate:
+    settings = config()  # what is to be printed, checked or searched has to be compiled
+    if cache is not None and settings.debug < 3 and not settings.validate and not settings.search:
         content = cache.get(key)
         if content is not None:
             try:

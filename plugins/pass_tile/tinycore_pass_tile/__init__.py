@@ -20,7 +20,9 @@ from tinycore_pass_tile.workgroups import choose_workgroups
 
 
 def run(kernel: UOp, context: Context) -> UOp:
-    """The kernel with its tiling actions applied."""
+    """The kernel with its tiling actions applied; one that an earlier pass has tiled is left as it is."""
+    if kernel.arg:
+        return kernel
     ids = itertools.count(max(ranges_of(kernel), default=-1) + 1)
     kernel = merge_ranges(kernel, ids)
     if not ranges_of(kernel):
