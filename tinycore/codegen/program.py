@@ -21,6 +21,7 @@ class Program:
     grid: bounds of the global ranges, at most 3; symbolic bounds are evaluated at launch.
     group: bounds of the local ranges, at most 3; () without work-groups.
     operations: floating point operations of one launch (an estimate for reports).
+    streaming: whether the results are not read again soon, and may be stored past the caches.
     traffic: bytes of all buffers touched once (an estimate for reports).
     """
 
@@ -33,3 +34,4 @@ class Program:
     group: tuple[int, ...] = ()
     operations: Dim = 0
     traffic: Dim = 0
+    streaming: bool = False

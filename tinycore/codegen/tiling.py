@@ -98,7 +98,15 @@ class Flatten:
         return f"flatten r{self.outer}, r{self.inner} -> r{self.merged}"
 
 
-Action = Split | Bind | Merge | Order | Flatten | GroupReduce | Stage | StageInThread | Carry
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The results are not read again soon: where the target can, they are stored past the caches."""
+
+    def __str__(self) -> str:
+        return "stream results"
+
+
+Action = Stream | Split | Bind | Merge | Order | Flatten | GroupReduce | Stage | StageInThread | Carry
 
 
 def apply(kernel: UOp, actions: Sequence[Action]) -> UOp:
@@ -352,4 +360,5 @@ _APPLY: dict[type, Callable[..., UOp]] = {
     Stage: stage,
     StageInThread: stage_in_thread,
     Carry: carry,
+    Stream: lambda kernel, action: kernel,
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from tinycore_codegen_llvm import CPU, render
 from tinycore_codegen_llvm.machine import Machine
-from tinycore_codegen_llvm.testing import YES, integer, iota, matmul, scaled_sum
+from tinycore_codegen_llvm.testing import YES, ProgramBuilder, integer, iota, matmul, scaled_sum
 
 from tinycore.errors import CompileError
 from tinycore.ir import UOp, dtypes, ops
@@ -243,3 +245,48 @@ def test_programs_without_meaning_are_refused(lines):
     lines.nodes[:] = [UOp(ops.RANGE, dtypes.int64, (UOp.const(dtypes.int64, 4),), (0, "vector"))]
     with pytest.raises(CompileError, match="vector range"):
         render(lines.program(), CPU())
+
+
+# --- stores past the caches ---------------------------------------------------------------------------------
+
+
+def streaming(program):
+    return dataclasses.replace(program, streaming=True)
+
+
+def copy_of_rows(size, lanes, offset=0):
+    """``out[i + offset] = x[i] + 1``, two vectors at a time."""
+    builder = ProgramBuilder()
+    x, out = builder.buffer(0, dtypes.float32, size), builder.buffer(1, dtypes.float32, size + offset)
+    i = builder.range(size // (2 * lanes))
+    one = UOp.const(dtypes.float32, 1.0, (lanes,))
+    values = [builder.add(builder.load(x, i * (2 * lanes) + part, lanes) + one) for part in (0, lanes)]
+    for part, value in zip((0, lanes), values, strict=True):
+        builder.store(out, i * (2 * lanes) + (part + offset), value)
+    builder.end(i)
+    return builder.program("copy")
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+@pytest.mark.parametrize("shift", [0, 1, 4, 16])
+def test_streaming_stores_whatever_the_alignment(execute, lanes, shift):
+    program = streaming(copy_of_rows(256, lanes))
+    text = render(program, CPU())
+    assert text.count("!nontemporal") == 2 and text.count("icmp eq i64") == 1 and "fence seq_cst" in text
+    memory = np.zeros(256 + 64, np.float32)
+    start = -(memory.ctypes.data // 4) % 16 + shift
+    out = memory[start : start + 256]
+    x = np.arange(256, dtype=np.float32)
+    execute(program, x, out)
+    np.testing.assert_array_equal(out, x + 1)
+    assert (memory[:start] == 0).all() and (memory[start + 256 :] == 0).all()
+
+
+def test_what_cannot_be_streamed_is_stored_plainly(execute):
+    """Masked stores, scalars, and places that are no whole vectors."""
+    assert "!nontemporal" not in render(streaming(scaled_sum(37)), CPU())
+    assert "!nontemporal" not in render(streaming(copy_of_rows(256, 16, offset=1)), CPU())
+    assert "!nontemporal" not in render(copy_of_rows(256, 16), CPU())
+    x, out = np.arange(256, dtype=np.float32), np.zeros(257, np.float32)
+    execute(streaming(copy_of_rows(256, 16, offset=1)), x, out)
+    np.testing.assert_array_equal(out[1:], x + 1)

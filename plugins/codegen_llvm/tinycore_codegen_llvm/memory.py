@@ -63,10 +63,12 @@ class Memory:
     Attributes
     ----------
     pointers: the base pointer of every PARAM and SCRATCH.
+    body: where the instructions go.
+    value: the SSA value of an operand.
     """
 
     def __init__(self, body: Body, flavour: Flavour, value: Value) -> None:
-        self.body, self.flavour, self._value = body, flavour, value
+        self.body, self.flavour, self.value = body, flavour, value
         self.pointers: dict[UOp, str] = {}
         # Addresses that are known in each open block: what was computed inside a loop is not valid after it.
         self._known: list[dict[tuple[str, str], str]] = [{}]
@@ -87,9 +89,9 @@ class Memory:
             return register.zero
         if index.shape:
             return self._gather(register, buffer, index, gate)
-        if gate.shape and not _always(gate):
+        if gate.shape and not always(gate):
             return self._masked_load(register, buffer, index, gate)
-        if _always(gate):
+        if always(gate):
             return self._plain_load(register, buffer, index)
         if register.lanes is None:
             return self._selected_load(register, buffer, index, gate)
@@ -103,12 +105,12 @@ class Memory:
         register = Register.of(value)
         if index.shape:
             self._scatter(register, buffer, index, value, gate)
-        elif gate.shape and not _always(gate):
+        elif gate.shape and not always(gate):
             self._masked_store(register, buffer, index, value, gate)
-        elif _always(gate):
+        elif always(gate):
             self._plain_store(register, buffer, index, value)
         else:
-            condition = self._value(gate)
+            condition = self.value(gate)
             inside, after = self.body.name("store"), self.body.name("stored")
             self.body.do(f"br i1 {condition}, label %{inside}, label %{after}")
             self.enter()
@@ -141,7 +143,7 @@ class Memory:
         """The pointer type of an address space."""
         return f"ptr addrspace({space})" if space else "ptr"
 
-    def _address(self, register: Register, buffer: UOp, index: UOp) -> tuple[str, str]:
+    def address(self, register: Register, buffer: UOp, index: UOp) -> tuple[str, str]:
         """Type and value of the pointer to an element; computed parts are shared, constants folded in."""
         kind, pointer = self._base(buffer)
         variable, offset = displacement(index)
@@ -153,7 +155,7 @@ class Memory:
 
     def _extended(self, index: UOp) -> tuple[str, str]:
         """An index for getelementptr, which sign-extends narrow operands: unsigned ones go to i64 before."""
-        register, value = Register.of(index), self._value(index)
+        register, value = Register.of(index), self.value(index)
         if register.family == "uint" and register.dtype.bits < 64:
             wide = register.retyped(dtypes.int64)
             value = self.body.emit("index", f"zext {register.text} {value} to {wide.text}")
@@ -196,15 +198,15 @@ class Memory:
     # --- loads --------------------------------------------------------------------------------------------
 
     def _plain_load(self, register: Register, buffer: UOp, index: UOp) -> str:
-        kind, pointer = self._address(register, buffer, index)
+        kind, pointer = self.address(register, buffer, index)
         align = self._alignment(register, buffer, index)
         loaded = self.body.emit("load", f"load {register.memory}, {kind} {pointer}, align {align}")
         return self._from_memory(register, loaded)
 
     def _selected_load(self, register: Register, buffer: UOp, index: UOp, gate: UOp) -> str:
-        kind, pointer = self._address(register, buffer, index)
+        kind, pointer = self.address(register, buffer, index)
         _, base = self._base(buffer)
-        condition = self._value(gate)
+        condition = self.value(gate)
         if pointer != base:
             pointer = self.body.emit("at", f"select i1 {condition}, {kind} {pointer}, {kind} {base}")
         loaded = self.body.emit(
@@ -216,7 +218,7 @@ class Memory:
         )
 
     def _branched_load(self, register: Register, buffer: UOp, index: UOp, gate: UOp) -> str:
-        condition, before = self._value(gate), self.body.block
+        condition, before = self.value(gate), self.body.block
         inside, after = self.body.name("read"), self.body.name("have")
         self.body.do(f"br i1 {condition}, label %{inside}, label %{after}")
         self.enter()
@@ -230,7 +232,7 @@ class Memory:
         )
 
     def _masked_load(self, register: Register, buffer: UOp, index: UOp, gate: UOp) -> str:
-        kind, pointer = self._address(register, buffer, index)
+        kind, pointer = self.address(register, buffer, index)
         return self._read_lanes(
             "masked.load", register, kind, pointer, self._alignment(register, buffer, index), gate
         )
@@ -267,13 +269,13 @@ class Memory:
     # --- stores -------------------------------------------------------------------------------------------
 
     def _plain_store(self, register: Register, buffer: UOp, index: UOp, value: UOp) -> None:
-        kind, pointer = self._address(register, buffer, index)
-        stored = self._to_memory(register, self._value(value))
+        kind, pointer = self.address(register, buffer, index)
+        stored = self.to_memory(register, self.value(value))
         align = self._alignment(register, buffer, index)
         self.body.do(f"store {register.memory} {stored}, {kind} {pointer}, align {align}")
 
     def _masked_store(self, register: Register, buffer: UOp, index: UOp, value: UOp, gate: UOp) -> None:
-        kind, pointer = self._address(register, buffer, index)
+        kind, pointer = self.address(register, buffer, index)
         align = self._alignment(register, buffer, index)
         self._write_lanes("masked.store", register, kind, pointer, align, value, gate)
 
@@ -285,7 +287,7 @@ class Memory:
         self, stem: str, register: Register, kind: str, pointer: str, align: int, value: UOp, gate: UOp
     ) -> None:
         function = f"llvm.{stem}.{register.suffix_of(register.memory_element)}.{_pointer_suffix(kind)}"
-        stored = self._to_memory(register, self._value(value))
+        stored = self.to_memory(register, self.value(value))
         self.body.call_void(
             function,
             [
@@ -296,17 +298,18 @@ class Memory:
             ],
         )
 
-    def _to_memory(self, register: Register, value: str) -> str:
+    def to_memory(self, register: Register, value: str) -> str:
+        """A value as memory holds it."""
         if register.dtype.kind != "bool":
             return value
         return self.body.emit("byte", f"zext {register.text} {value} to {register.memory}")
 
     def _mask(self, register: Register, gate: UOp) -> str:
-        if _always(gate):
+        if always(gate):
             return "splat (i1 true)"
         if gate.shape:
-            return self._value(gate)
-        return splat(self.body, Register(dtypes.bool_, register.lanes), self._value(gate))
+            return self.value(gate)
+        return splat(self.body, Register(dtypes.bool_, register.lanes), self.value(gate))
 
 
 def splat(body: Body, register: Register, scalar: str) -> str:
@@ -331,7 +334,8 @@ def _pointer_suffix(kind: str) -> str:
     return f"{lanes}p{space}"
 
 
-def _always(gate: UOp) -> bool:
+def always(gate: UOp) -> bool:
+    """Whether a guard surely holds."""
     return gate.bounds == (1, 1)
 
 

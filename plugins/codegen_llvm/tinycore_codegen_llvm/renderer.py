@@ -18,6 +18,7 @@ from tinycore_codegen_llvm.body import Body
 from tinycore_codegen_llvm.casts import cast
 from tinycore_codegen_llvm.flavour import Flavour
 from tinycore_codegen_llvm.memory import Memory, displacement, elements, splat
+from tinycore_codegen_llvm.streaming import stream, streamed_runs
 from tinycore_codegen_llvm.types import Register
 
 _LOOPS = frozenset({"loop", "reduce", "ordered"})
@@ -86,6 +87,8 @@ class _Renderer:
         self.identifiers: dict[str, tuple[str, Sequence[str]]] = {}
         self.seen_ranges: dict[str, int] = {"global": 0, "local": 0}
         self.needed = _needed(self.statements)
+        self.streamed = streamed_runs(program)
+        self.stored_until = 0
         self.changed = _changed_in_blocks(self.statements)
 
     # --- the whole ----------------------------------------------------------------------------------------
@@ -108,6 +111,8 @@ class _Renderer:
             raise CompileError(
                 "a loop or a conditional block is never closed", where=repr(self.blocks[-1].node)
             )
+        if self.streamed:  # other threads see what was stored past the caches once this chunk is done
+            self.body.do("fence seq_cst")
         self.body.do("ret void")
         parts = [*self.flavour.head(self.program), *self.body.globals]
         parts += [self.flavour.signature(self.program) + " {", *self.body.lines, "}"]
@@ -190,7 +195,12 @@ class _Renderer:
             self.values[node] = self.memory.load(node)
 
     def _store(self, position: int, node: UOp) -> None:
-        self.memory.store(node)
+        run = self.streamed.get(position)
+        if run is not None:
+            stream(self.memory, run)
+            self.stored_until = position + len(run)
+        elif position >= self.stored_until:
+            self.memory.store(node)
 
     def _splat(self, position: int, node: UOp) -> None:
         if node not in self.needed:

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
-from kernels import CASES, GROUPS, LANES, TARGETS, N, arrays_for, kernels_of, lowered, meaning, run, tiled
+from kernels import (
+    CASES,
+    GROUPS,
+    LANES,
+    TARGETS,
+    N,
+    arrays_for,
+    assign,
+    kernels_of,
+    lowered,
+    meaning,
+    run,
+    tiled,
+    x,
+)
 
 from tinycore.codegen.nest import TRUE
 from tinycore.codegen.staging import StageInThread
@@ -130,6 +146,17 @@ def test_transposes_access_rows(name):
 def test_columns_are_summed_row_by_row():
     for name in ("column sums", "matmul row", "symbolic columns"):
         assert any("carry" in action for action in actions(name, LANES))
+
+
+def test_large_results_are_streamed():
+    small = dataclasses.replace(
+        LANES, capabilities=dataclasses.replace(LANES.capabilities, cache_bytes=(1 << 10, 1 << 15))
+    )
+    assert "stream results" in actions("long elementwise", small)
+    assert "stream results" not in actions("elementwise", small)
+    assert "stream results" not in actions("long elementwise", LANES)
+    (kernel,) = kernels_of(assign(x(40_000), x(40_000), x(40_000) * 3))
+    assert "stream results" not in [str(action) for action in tiled(kernel, small).arg]
 
 
 def test_large_kernels_use_the_grid_and_small_ones_do_not():

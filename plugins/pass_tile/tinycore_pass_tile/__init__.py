@@ -10,8 +10,8 @@ import itertools
 from collections.abc import Iterator
 
 from tinycore.codegen.pipeline import Context
-from tinycore.codegen.tiling import Action, Merge, Order, apply, ranges_of
-from tinycore.ir import UOp
+from tinycore.codegen.tiling import Action, Merge, Order, Stream, apply, ranges_of
+from tinycore.ir import Capabilities, UOp, dims, ops
 from tinycore_pass_tile.analysis import Nest, mergeable, nest_of, number
 from tinycore_pass_tile.lanes import choose_lanes
 from tinycore_pass_tile.transpose import choose_transpose
@@ -41,7 +41,21 @@ def run(kernel: UOp, context: Context) -> UOp:
             )
         elif parallel and not nest.ordered:
             actions += choose_workgroups(nest, capabilities, ids)
+    if any(streams(statement, capabilities) for statement in kernel.src):
+        actions.append(Stream())
     return apply(kernel, actions if parallel else _one_order(actions))
+
+
+def streams(store: UOp, capabilities: Capabilities) -> bool:
+    """Whether a result is too large to be found in a cache by who reads it next.
+
+    A buffer that the kernel reads, too, is in the caches already.
+    """
+    if capabilities.workgroups or not capabilities.cache_bytes:
+        return False
+    size = dims.upper(dims.product(store.src[0].shape)) * store.src[2].dtype.itemsize
+    reads = any(node.op is ops.LOAD and node.src[0] is store.src[0] for node in store.toposort())
+    return size > capabilities.cache_bytes[-1] // 2 and not reads
 
 
 def _one_order(actions: list[Action]) -> list[Action]:
