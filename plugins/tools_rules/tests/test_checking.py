@@ -52,6 +52,7 @@ SHADOWED = {
     "a stronger guard": "a: x:Int // $c if c > 0 => x\n b: x:Int // $c if c > 4 and x.vmin >= 0 => x + c",
     "an order of operands": "a: x + 0 => x\n b: 0 + x => x",
     "a repeated variable": "a: MAX(x, y) => x\n b: MAX(x, x) => x",
+    "a repeated variable in both": "a: x:SizedInt + x => x * 2\n b: x:int32 + x => x << 1",
 }
 
 

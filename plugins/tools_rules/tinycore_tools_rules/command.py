@@ -94,6 +94,11 @@ COMMANDS: Final[dict[str, Command]] = {
         "write reference pages from rules, their reasons and their tests",
         ("tinycore rules doc my.rules > rules.md", "tinycore rules doc my.rules --html -o rules.html"),
     ),
+    "compile": Command(
+        "tinycore_tools_rules.compile_command",
+        "compile rule files for a wheel, so that nobody's machine has to",
+        ("tinycore rules compile my_package/my.rules", "tinycore rules compile my_package.my"),
+    ),
     "lsp": Command(
         "tinycore_tools_rules.lsp_command",
         "serve editors: diagnostics, hover, definitions, completion, formatting",

@@ -149,11 +149,16 @@ def _bind_node(a: s.Variable, b: s.Pattern, names: list[str], bindings: _Binding
     if a.name is None:
         return True
     if a.name in bindings.nodes:
-        return bindings.nodes[a.name] == b and _determined(b)
+        return _untyped(bindings.nodes[a.name]) == _untyped(b) and _determined(b)
     bindings.nodes[a.name] = b
     name = names[0] if names else getattr(b, "name", None)
     bindings.names[a.name] = s.Name(name) if name is not None else s.Name(f"_{local}")
     return True
+
+
+def _untyped(pattern: s.Pattern) -> s.Pattern:
+    """Only the first of several equal variables says its dtype."""
+    return dataclasses.replace(pattern, type=None) if isinstance(pattern, s.Variable) else pattern
 
 
 def _bind_constant(a: s.Constant, b: s.Pattern, bindings: _Bindings, local: str) -> bool:
