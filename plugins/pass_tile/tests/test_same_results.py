@@ -154,7 +154,7 @@ def test_large_results_are_streamed():
     )
     assert "stream results" in actions("long elementwise", small)
     assert "stream results" not in actions("elementwise", small)
-    assert "stream results" not in actions("long elementwise", LANES)
+    assert "stream results" not in actions("long elementwise", GROUPS)
     (kernel,) = kernels_of(assign(x(40_000), x(40_000), x(40_000) * 3))
     assert "stream results" not in [str(action) for action in tiled(kernel, small).arg]
 
