@@ -42,7 +42,7 @@ def run(kernel: UOp, context: Context) -> UOp:
         elif parallel and not nest.ordered:
             actions += choose_workgroups(nest, capabilities, ids)
     if any(streams(statement, capabilities) for statement in kernel.src):
-        actions.append(Stream())
+        actions.insert(0, Stream())  # later actions name ranges by the places that `Order` gives them
     return apply(kernel, actions if parallel else _one_order(actions))
 
 
