@@ -240,6 +240,7 @@ CASES = {
     "many batches": lambda: matmul(x(2, 2, 2, 17, 18), x(2, 2, 2, 18, 19, identity=2)),
     "convolution": lambda: convolution(x(2, 3, 8, 9), x(5, 3, 3, 3, identity=2)),
     "wide convolution": lambda: convolution(x(1, 4, 6, 40), x(8, 4, 3, 3, identity=2)),
+    "staged convolution": lambda: convolution(x(1, 5, 4, 17), x(16, 5, 3, 3, identity=2)),
     "pointwise": lambda: convolution(x(1, 16, 7, 7), x(20, 16, 1, 1, identity=2)),
     "pixels": lambda: convolution_of_pixels(2, 6, 16, 8, 32, 3),
     "pixels odd": lambda: convolution_of_pixels(1, 7, 17, 5, 33, 3),

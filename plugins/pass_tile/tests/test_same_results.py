@@ -165,7 +165,8 @@ def test_large_kernels_use_the_grid_and_small_ones_do_not():
 
 
 def test_contractions_are_staged_and_long_sums_shared():
-    assert any("stage" in action for action in actions("matmul odd", GROUPS))
+    for name in ("matmul odd", "staged convolution"):
+        assert sum("stage" in action for action in actions(name, GROUPS)) == 2
     assert any("across the work-group" in action for action in actions("long rows", GROUPS))
     assert lowered(only("long rows"), GROUPS).group
 

@@ -6,6 +6,7 @@ results is shared by the work-items of a group; everything else gets one work-it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -46,13 +47,16 @@ def choose_workgroups(nest: Nest, capabilities: Capabilities, ids: Iterator[int]
 # --- contraction ------------------------------------------------------------------------------------------
 
 
-def _contraction(nest: Nest, capabilities: Capabilities) -> tuple[UOp, UOp, UOp, UOp] | None:
-    """(rows, columns, reduced range, reduction) of a kernel with one reduction over two reused operands."""
+def _contraction(nest: Nest, capabilities: Capabilities) -> tuple[UOp, UOp, tuple[UOp, ...], UOp] | None:
+    """(rows, columns, reduced ranges, reduction) of a kernel with one reduction over two reused operands.
+
+    The last of the reduced ranges is the one whose steps are staged: the longest.
+    """
     if len(nest.reductions) != 1 or capabilities.local_size < 64:
         return None
     reduction, ranges = nest.reductions[0]
     loads = nest.within(reduction)
-    if len(ranges) != 1 or len(loads) != 2 or bound(ranges[0]) <= TILE:
+    if not ranges or len(loads) != 2 or math.prod(map(bound, ranges)) <= TILE:
         return None
     if any(node.op is not ops.PARAM for load in loads for node in (load.node.src[0],)):
         return None
@@ -72,10 +76,11 @@ def _contraction(nest: Nest, capabilities: Capabilities) -> tuple[UOp, UOp, UOp,
     if shared > capabilities.shared_bytes:
         return None
     rows, columns = sorted(own, key=number)  # the inner one last: neighbours in memory, neighbouring items
-    return rows, columns, ranges[0], reduction
+    longest = max(ranges, key=bound)
+    return rows, columns, (*[r for r in ranges if r is not longest], longest), reduction
 
 
-def _tile(plan: _Plan, nest: Nest, rows: UOp, columns: UOp, reduced: UOp, reduction: UOp) -> None:
+def _tile(plan: _Plan, nest: Nest, rows: UOp, columns: UOp, reduced: tuple[UOp, ...], reduction: UOp) -> None:
     """Each group computes (8 * 4) x (8 * 4) results, each work-item 4 x 4 of them."""
     outer_ids: list[int] = []
     for node in (rows, columns):
@@ -90,18 +95,23 @@ def _tile(plan: _Plan, nest: Nest, rows: UOp, columns: UOp, reduced: UOp, reduct
         # A range with one iteration goes away, and `Order` does not count it.
         outer_ids += [group, local] if bound(node) > 32 else [local]
         plan.grid += [group] if bound(node) > 32 else []
-    step, inside = next(plan.ids), next(plan.ids)
-    plan.actions.append(Split(number(reduced), TILE, step, inside, "mask"))
+    *repeated, longest = reduced
+    steps = [number(node) for node in repeated]
+    inside = number(longest)
+    if bound(longest) > TILE:
+        step, inside = next(plan.ids), next(plan.ids)
+        plan.actions.append(Split(number(longest), TILE, step, inside, "mask"))
+        steps.append(step)
     others = [number(node) for node in nest.loops if node not in (rows, columns)]
     plan.actions += [Bind(other, "global") for other in others]
     plan.grid[:0] = others
-    plan.actions.append(Order((*others, *outer_ids, step, inside)))
-    order = [*others, *outer_ids, step, inside]
+    order = [*others, *outer_ids, *steps, inside]
+    plan.actions.append(Order(tuple(order)))
     slots = sorted({int(load.node.src[0].arg[0]) for load in nest.within(reduction)})
     # `Order` renumbers: from here on a range is called by its place.
     plan.grid = [order.index(number_) for number_ in plan.grid]
     for slot in slots:
-        plan.actions.append(Stage(slot, order.index(step), 1000 + slot))
+        plan.actions.append(Stage(slot, order.index(steps[-1]), 1000 + slot))
 
 
 # --- reductions across a group ----------------------------------------------------------------------------
