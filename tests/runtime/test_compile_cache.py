@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import warnings
 from pathlib import Path
 
@@ -48,6 +49,60 @@ def check(device, expected_compilations):
     assert second == (array * 7).sum()
     assert len(names) == expected_compilations
     return [str(warning.message) for warning in seen if issubclass(warning.category, CacheWarning)]
+
+
+@pytest.fixture
+def compiling_threads(monkeypatch):
+    """The threads that the CPU's compiler ran on, by the names of kernels."""
+    need("CPU")
+    threads: dict[str, str] = {}
+    compile_ = type(get_device("CPU")).compile
+
+    def watched(self, source, name):
+        threads[name] = threading.current_thread().name
+        return compile_(self, source, name)
+
+    monkeypatch.setattr(type(get_device("CPU")), "compile", watched)
+    return threads
+
+
+def test_several_kernels_are_compiled_beside_lowering_and_equal_ones_once(cache, compiling_threads):
+    interval = sys.getswitchinterval()
+    x = from_host(data((9,), np.int32), "CPU")
+    y = from_host(data((9,), np.int32, 1), "CPU")
+    results = realize([x * 3, y * 3, total(x, 0), x - 1])
+    assert len(compiling_threads) == 3
+    assert all(name.startswith("tinycore-compile") for name in compiling_threads.values())
+    assert sys.getswitchinterval() == interval
+    for result, wanted in zip(
+        results, (to_host(x) * 3, to_host(y) * 3, to_host(x).sum(), to_host(x) - 1), strict=True
+    ):
+        np.testing.assert_array_equal(np.squeeze(to_host(result)), wanted)
+
+
+def test_one_kernel_is_compiled_where_it_is_asked_for(cache, compiling_threads):
+    realize([from_host(data((9,), np.int32), "CPU") * 5])
+    assert list(compiling_threads.values()) == [threading.current_thread().name]
+
+
+def test_a_kernel_that_cannot_be_compiled_among_several(cache, monkeypatch):
+    need("CPU")
+    device, x = get_device("CPU"), from_host(data((9,), np.int32), "CPU")
+    interval, compile_, seen = sys.getswitchinterval(), device.compile, []
+
+    def broken(source, name):
+        seen.append(name)
+        if len(seen) == 2:
+            raise CompileError("no code for this one")
+        return compile_(source, name)
+
+    monkeypatch.setattr(device, "compile", broken, raising=False)
+    with pytest.raises(CompileError, match="no code for this one"):
+        realize([assign(x, x * 3), total(x * 2, 0), x * 11])
+    assert sys.getswitchinterval() == interval
+    np.testing.assert_array_equal(to_host(x), data((9,), np.int32))  # nothing has run
+    monkeypatch.undo()
+    np.testing.assert_array_equal(to_host(realize([x * 11])[0]), data((9,), np.int32) * 11)
 
 
 def entries(cache):

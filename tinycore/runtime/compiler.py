@@ -7,15 +7,20 @@ fingerprint, the versions of the core and of every plugin, the rules, and the ru
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import hashlib
 import json
 import struct
+import sys
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from tinycore.codegen.compile import lower
 from tinycore.codegen.program import Program
@@ -67,30 +72,34 @@ class _Entry:
     traffic: Dim
 
 
-_loaded: dict[tuple[UOp, str, bool, tuple[object, ...]], Compiled] = {}
+_Key: TypeAlias = tuple[UOp, str, bool, tuple[object, ...]]
+_loaded: dict[_Key, Compiled] = {}
 compile_hooks: list[Callable[[UOp, Program, str], None]] = []
 """Called with (kernel, program, source) after each real compilation: DEBUG=4, ledgers, tests."""
 
 
 def compile_kernel(kernel: UOp, device: Device) -> Compiled:
     """The loaded code of a canonical kernel. Raises CompileError."""
-    key = (kernel, device.name, config().validate, lowering_key())
-    found = _loaded.get(key)
-    if found is None:
-        start = time.perf_counter()
-        entry, executable, cached = _load(kernel, device)
-        found = Compiled(
-            entry.signature.name, executable, entry.variables, entry.grid, entry.operations, entry.traffic
-        )
-        _loaded[key] = found
-        if config().debug >= 2:
-            report.compiled(
-                found.name,
-                device.name,
-                time.perf_counter() - start,
-                "loaded from the cache" if cached else "compiled",
-            )
-    return found
+    return compile_kernels([(kernel, device)])[0]
+
+
+def compile_kernels(wanted: Sequence[tuple[UOp, Device]]) -> list[Compiled]:
+    """The loaded code of canonical kernels, in order; equal ones are compiled once. Raises CompileError.
+
+    Several that are new are lowered here, while another thread runs the backend's compiler on the one before.
+    """
+    plugins = lowering_key()
+    keys = [(kernel, device.name, config().validate, plugins) for kernel, device in wanted]
+    new: list[tuple[_Key, UOp, Device]] = []
+    for key, (kernel, device) in dict(zip(keys, wanted, strict=True)).items():
+        if key not in _loaded and not _find(key, kernel, device):
+            new.append((key, kernel, device))
+    if new:
+        with _compilers(len(new)) as start:
+            jobs = [(key, device, _Job(kernel, device, start)) for key, kernel, device in new]
+            for key, device, job in jobs:
+                _loaded[key] = _finish(job, device)
+    return [_loaded[key] for key in keys]
 
 
 def forget_loaded() -> None:
@@ -98,23 +107,36 @@ def forget_loaded() -> None:
     _loaded.clear()
 
 
-def _load(kernel: UOp, device: Device) -> tuple[_Entry, Executable, bool]:
-    """What a kernel became, its code ready to run, and whether that was found on disk."""
+def _find(key: _Key, kernel: UOp, device: Device) -> bool:
+    """Load a kernel from the disk cache, where that has it."""
     cache = _cache()
-    key = cache_key(kernel, device.target) if cache is not None else ""
     settings = config()  # what is to be printed, checked or searched has to be compiled
-    if cache is not None and settings.debug < 3 and not settings.validate and not settings.search:
-        content = cache.get(key)
-        if content is not None:
-            try:
-                entry = _unpack(content)
-                return entry, device.load(entry.binary, entry.signature), True
-            except (DataError, CompileError) as error:
-                _warn_of_entry(error.what)
-    entry = _compile(kernel, device)
-    if cache is not None:
-        cache.put(key, _pack(entry))
-    return entry, device.load(entry.binary, entry.signature), False
+    if cache is None or settings.debug >= 3 or settings.validate or settings.search:
+        return False
+    begin = time.perf_counter()
+    content = cache.get(cache_key(kernel, device.target))
+    if content is None:
+        return False
+    try:
+        entry = _unpack(content)
+        _loaded[key] = _ready(entry, device)
+    except (DataError, CompileError) as error:
+        _warn_of_entry(error.what)
+        return False
+    _report(_loaded[key], device, begin, "loaded from the cache")
+    return True
+
+
+def _ready(entry: _Entry, device: Device) -> Compiled:
+    executable = device.load(entry.binary, entry.signature)
+    return Compiled(
+        entry.signature.name, executable, entry.variables, entry.grid, entry.operations, entry.traffic
+    )
+
+
+def _report(compiled: Compiled, device: Device, begin: float, how: str) -> None:
+    if config().debug >= 2:
+        report.compiled(compiled.name, device.name, time.perf_counter() - begin, how)
 
 
 @functools.cache
@@ -124,18 +146,89 @@ def _warn_of_entry(problem: str) -> None:
     )
 
 
-def _compile(kernel: UOp, device: Device) -> _Entry:
-    program = lower(kernel, device.target, joined().doors, observers(device.target))
-    source = device.render(program)
-    for hook in compile_hooks:
-        hook(kernel, program, source)
-    if config().debug >= 3:
-        report.actions(program.name, program.linear.arg or ())
-    if config().debug >= 4:
-        report.code(source)
-    binary = device.compile(source, program.name)
-    signature = Signature(program.name, len(program.parameters), len(program.variables), program.group)
-    return _Entry(binary, signature, program.variables, program.grid, program.operations, program.traffic)
+_Start: TypeAlias = "Callable[[Callable[[], bytes]], Callable[[], bytes]]"
+"""Starts to make some bytes; the answer waits for them."""
+
+
+@contextlib.contextmanager
+def _compilers(count: int) -> Iterator[_Start]:
+    """What runs a backend's compiler: at once, or in a thread when there are several kernels to compile."""
+    settings = config()
+    if count < 2 or settings.debug >= 2 or settings.search:  # somebody wants to know how long it takes
+        yield _at_once
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(1, "tinycore-compile")  # compilers are not asked to be safe among threads
+    with _short_turns:
+        try:
+            yield lambda make: pool.submit(contextvars.copy_context().run, make).result
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class _ShortTurns:
+    """Threads take turns more often than each 5 ms, which the calls into a compiler would wait for each time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users, self._usual = 0, 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._usual = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._usual, 0.0002))
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                sys.setswitchinterval(self._usual)
+
+
+_short_turns = _ShortTurns()
+
+
+def _at_once(make: Callable[[], bytes]) -> Callable[[], bytes]:
+    binary = make()
+    return lambda: binary
+
+
+class _Job:
+    """A kernel that is lowered, and whose code is being made."""
+
+    def __init__(self, kernel: UOp, device: Device, start: _Start) -> None:
+        self.kernel, self.begin = kernel, time.perf_counter()
+        self.program = lower(kernel, device.target, joined().doors, observers(device.target))
+        source = device.render(self.program)
+        for hook in compile_hooks:
+            hook(kernel, self.program, source)
+        if config().debug >= 3:
+            report.actions(self.program.name, self.program.linear.arg or ())
+        if config().debug >= 4:
+            report.code(source)
+        self.binary = start(functools.partial(device.compile, source, self.program.name))
+
+    def entry(self) -> _Entry:
+        """The code, when it is there."""
+        program = self.program
+        signature = Signature(program.name, len(program.parameters), len(program.variables), program.group)
+        return _Entry(
+            self.binary(), signature, program.variables, program.grid, program.operations, program.traffic
+        )
+
+
+def _finish(job: _Job, device: Device) -> Compiled:
+    """Store what a job made on disk, and load it."""
+    entry = job.entry()
+    cache = _cache()
+    if cache is not None:
+        cache.put(cache_key(job.kernel, device.target), _pack(entry))
+    compiled = _ready(entry, device)
+    _report(compiled, device, job.begin, "compiled")
+    return compiled
 
 
 def observers(target: Target) -> tuple[Observer, ...]:

@@ -13,7 +13,8 @@ from tinycore.errors import BindingError
 from tinycore.ir import UOp, ops
 from tinycore.runtime import report
 from tinycore.runtime.buffer import Buffer
-from tinycore.runtime.compiler import Compiled, compile_kernel, tensor_observers
+from tinycore.runtime.compiler import Compiled, compile_kernels, tensor_observers
+from tinycore.runtime.device import Device
 from tinycore.runtime.devices import default_device, get_device
 from tinycore.runtime.joined import tensor_doors
 from tinycore.runtime.reference import ReferenceDevice
@@ -126,7 +127,7 @@ def realize(roots: Sequence[UOp], bindings: Bindings | None = None, device: str 
     }
     _check_sizes(schedule, bindings)
     _allocate(schedule, buffers)
-    calls = [_call(step, buffers) for step in schedule.steps]
+    calls = _calls(schedule.steps, buffers)
     for call in calls:
         call.run(bindings)
     for recorder in recorders.get():
@@ -181,13 +182,25 @@ def _allocate(schedule: Schedule, buffers: dict[UOp, Buffer]) -> None:
             buffers[node] = Buffer(get_device(node.arg[2]), nbytes(node))
 
 
-def _call(step: Step, buffers: Mapping[UOp, Buffer]) -> Call:
-    if isinstance(step, CopyStep):
-        return CopyCall(buffers[step.source], buffers[step.target])
-    assert isinstance(step, KernelStep)
+def _calls(steps: Sequence[Step], buffers: Mapping[UOp, Buffer]) -> list[Call]:
+    """Every step with its code and its buffers. Raises CompileError before anything runs."""
+    kernels = [step for step in steps if isinstance(step, KernelStep)]
+    wanted = [(step.kernel, device) for step in kernels if (device := _compiles_for(step)) is not None]
+    code = iter(compile_kernels(wanted))
+    calls: list[Call] = []
+    for step in steps:
+        if isinstance(step, CopyStep):
+            calls.append(CopyCall(buffers[step.source], buffers[step.target]))
+        else:
+            found = next(code) if _compiles_for(step) is not None else None
+            calls.append(KernelCall(step.kernel, found, tuple([buffers[node] for node in step.buffers])))
+    return calls
+
+
+def _compiles_for(step: KernelStep) -> Device | None:
+    """The device that a kernel is compiled for; None for the one that interprets."""
     device = get_device(step.device)
-    compiled = None if isinstance(device, ReferenceDevice) else compile_kernel(step.kernel, device)
-    return KernelCall(step.kernel, compiled, tuple([buffers[node] for node in step.buffers]))
+    return None if isinstance(device, ReferenceDevice) else device
 
 
 def _result(result: UOp, buffers: Mapping[UOp, Buffer], inputs: dict[UOp, UOp]) -> UOp:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import platform
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ REVISION = 1
 
 COMPILER_LIBRARY_SYMBOLS = frozenset({"memcpy", "memmove", "memset"})
 """External symbols that any kernel may need: code generation calls them for the memory intrinsics."""
+
+_SYMBOLS = re.compile(r"\bdeclare\b(?![^@\n]*@llvm\.)|\bextern")
+"""Where a text may name a symbol that is not its own; intrinsics are none."""
 
 _lock = threading.Lock()
 
@@ -73,7 +77,8 @@ def compile_ir(ir_text: str, *, allowed_symbols: frozenset[str] = frozenset()) -
     """
     with _lock:
         machine, module = _parsed(ir_text)
-        _check_symbols(module, allowed_symbols | COMPILER_LIBRARY_SYMBOLS)
+        if _SYMBOLS.search(ir_text):
+            _check_symbols(module, allowed_symbols | COMPILER_LIBRARY_SYMBOLS)
         return bytes(machine.emit_object(module))
 
 
@@ -88,10 +93,11 @@ def _parsed(ir_text: str) -> tuple[Any, Any]:
     from tinycore_codegen_llvm.machine import explained
 
     binding, machine = _target_machine()
+    triple, layout = _target_names()
     try:
         module = binding.parse_assembly(ir_text)
-        module.triple = machine.triple
-        module.data_layout = str(machine.target_data)
+        module.triple = triple
+        module.data_layout = layout
         module.verify()
     except RuntimeError as error:
         raise explained(str(error), ir_text) from None
@@ -120,6 +126,13 @@ def _target_machine() -> tuple[Any, Any]:
         codemodel="small",
     )
     return binding, machine
+
+
+@functools.cache
+def _target_names() -> tuple[str, str]:
+    """The triple and the data layout: each costs several calls, for which other threads would be waited for."""
+    _, machine = _target_machine()
+    return str(machine.triple), str(machine.target_data)
 
 
 def _check_symbols(module: Any, allowed: frozenset[str]) -> None:
