@@ -15,7 +15,7 @@ True
 """
 
 from tinycore.rules.extra import active_extra, extra_rules
-from tinycore.rules.loading import load, load_file, precompile
+from tinycore.rules.loading import load, load_file, load_text, precompile
 from tinycore.rules.module import Group, Memo, Pass, Renders, RuleModule
 from tinycore.rules.tracing import Event, RuleInfo, Trace, trace
 
@@ -32,6 +32,7 @@ __all__ = [
     "extra_rules",
     "load",
     "load_file",
+    "load_text",
     "precompile",
     "trace",
 ]

@@ -49,6 +49,17 @@ def load_file(path: Path | str) -> RuleModule:
     return _link(str(path), Path(path), package=None)
 
 
+def load_text(text: str, path: Path | str) -> RuleModule:
+    """A file as it stands in an editor; nothing is kept. Natives may be declared: they are not imported, and raise."""
+    shown = str(path)
+    compiled = cache.CompiledText(cache.compile_text(text, shown))
+    return _linked(shown, shown, compiled, dict.fromkeys(cache.natives_of(compiled.source), _absent))
+
+
+def _absent(*_: Any) -> Any:
+    raise RuleError("the natives of a text are not imported", hint="load its file")
+
+
 def precompile(dotted: str) -> Path:
     """Compile a package's file into the `_compiled` folder beside it, for its wheel; the path."""
     return cache.ship(find(dotted))
@@ -80,7 +91,13 @@ def _link(name: str, path: Path, package: str | None) -> RuleModule:
         raise RuleError(f"cannot read {path}: {error}") from error
     shown = str(path)
     compiled = cache.fetch(text, shown, path if package is not None else None)
-    code = Code(compiled, shown, _natives(compiled.source, shown, package))
+    return _linked(name, shown, compiled, _natives(compiled.source, shown, package))
+
+
+def _linked(
+    name: str, shown: str, compiled: cache.CompiledText, natives: dict[str, Callable[..., Any]]
+) -> RuleModule:
+    code = Code(compiled, shown, natives)
     namespace = code.plain
     groups: dict[str, Group] = {}
     renders: dict[str, Renders] = {}

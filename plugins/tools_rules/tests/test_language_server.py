@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from tinycore_tools_rules.language import Document
 
+from tinycore import rules
+from tinycore.errors import RuleError
+from tinycore.ir import UOp
 from tinycore.rules.loading import find
 
 pytest.importorskip("pygls")
@@ -181,6 +184,80 @@ def test_a_session(tmp_path: Path) -> None:
     talk(path, conversation, "--counts", str(counts))
 
 
+def test_diagnostics_are_what_check_finds(tmp_path: Path) -> None:
+    """Rules that never fire on the composed pass, dropped attributes, wrong imports; unsaved, and where they are."""
+    path = tmp_path / "mine.rules"
+    text = """\
+from tinycore.passes.algebra import algebra
+group first(fixpoint) { wide: MAX(x, y) => x }
+group mine(fixpoint) {
+  hidden: x:int32 * 1 => x
+  never: MAX(-x, y) => x - y
+  drops: REDUCE(x) => REDUCE[ADD, ()](x)
+}
+pass p = fixpoint(algebra + first + mine)
+"""
+
+    async def conversation(session: Session) -> None:
+        hidden, never, drops = await session.open(text)
+        assert hidden.severity is lsp.DiagnosticSeverity.Warning and "mul_1 matches all" in hidden.message
+        assert hidden.range == lsp.Range(lsp.Position(3, 2), lsp.Position(3, 8))
+        assert never.severity is lsp.DiagnosticSeverity.Error and "wide matches all" in never.message
+        assert (
+            drops.severity is lsp.DiagnosticSeverity.Warning
+            and "drops those that it matched" in drops.message
+        )
+        assert not path.exists()
+        wrong, _ = await session.change(
+            text.replace("import algebra", "import algbra").replace("(algebra", "(algbra")
+        )
+        assert wrong.range.start.line == 0 and "did you mean 'algebra'?" in wrong.message
+        (elsewhere,) = await session.change(
+            "from tinycore.passes.kernel import loads\n"
+            'group mine(fixpoint) { all: WHERE(c, x, y) => x @unsafe("no") }\n'
+            "pass p = fixpoint(mine + loads) @accept(unsafe)"
+        )
+        assert elsewhere.range.start.line == 0 and "kernel.rules:" in elsewhere.message
+
+    talk(path, conversation)
+
+
+def test_nothing_is_checked_while_one_types(tmp_path: Path) -> None:
+    async def conversation(session: Session) -> None:
+        await session.open(GOOD)
+        for version in range(2, 12):
+            session.client.text_document_did_change(
+                lsp.DidChangeTextDocumentParams(
+                    lsp.VersionedTextDocumentIdentifier(version, session.uri),
+                    [lsp.TextDocumentContentChangeWholeDocument(GOOD.replace("=> x ", f"=> z{version} "))],
+                )
+            )
+        session.version = 11
+        (found,) = await session.diagnostics()  # which compares the version
+        assert "z11" in found.message and session.published.empty()
+
+    talk(tmp_path / "mine.rules", conversation)
+
+
+def test_natives_of_what_is_being_written_are_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "evil_rules"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('imported')")
+    (package / "mine.py").write_text("raise SystemExit('imported')")
+    path = package / "mine.rules"
+    text = "native f(n: node) -> node? pure\ngroup g(fixpoint) { a: n@NEG(_) let r = f(n) => r  b: -(x - x) => x }"
+    path.write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert Document(text, str(path)).problems() == []
+    more = "group h(fixpoint) { c: MAX(x, y) => x }\ngroup k(fixpoint) { d: MAX(-x, y) => x - y }\n"
+    (never,) = Document(f"{text}\n{more}pass p = fixpoint(g + h + k)", str(path)).problems()
+    assert "d never fires in p" in never.message
+    with pytest.raises(RuleError, match="not imported"):
+        rules.load_text(text, path).groups["g"](-UOp.variable("n", 0, 9))
+
+
 def test_natives_lead_to_python() -> None:
     path = find("tinycore.passes.index")
     text = path.read_text()
@@ -206,8 +283,6 @@ def test_what_is_being_typed_is_no_trouble(text: str) -> None:
 
 def test_counts_have_to_be_counts(tmp_path: Path) -> None:
     from tinycore_tools_rules.server import read_counts
-
-    from tinycore.errors import RuleError
 
     path = tmp_path / "counts.json"
     path.write_text("[1]")

@@ -36,7 +36,8 @@ class Finding:
         return "\n".join([*lines, *([f"  hint: {self.hint}"] if self.hint else [])])
 
 
-def _finding(error: RuleError) -> Finding:
+def finding_of(error: RuleError) -> Finding:
+    """An error of the engine as a finding."""
     code = {"RuleSyntaxError": "syntax", "RuleCheckError": "types"}.get(type(error).__name__, "load")
     return Finding("error", code, error.what, error.where or "", error.hint)
 
@@ -46,17 +47,17 @@ def check_text(text: str, path: str) -> list[Finding]:
     try:
         file = parse(text, path)
     except RuleError as error:
-        return [_finding(error)]
+        return [finding_of(error)]
     found: list[Finding] = []
     try:
         check_file(file)
     except RuleError as error:
-        found.append(_finding(error))
+        found.append(finding_of(error))
     for group in file.groups:
         try:
             rules = rules_of(file, group)
         except RuleError as error:
-            found.append(_finding(error))
+            found.append(finding_of(error))
             continue
         for rule in rules:
             found += _check_rule(file, group, rule, quiet=bool(found))
@@ -67,7 +68,7 @@ def _check_rule(file: s.File, group: s.Group, rule: s.Rule, quiet: bool) -> Iter
     try:
         compile_alone(file, group, rule)
     except RuleError as error:
-        finding = _finding(error)
+        finding = finding_of(error)
         if not quiet or rule.span.line <= int((error.where or "::0").split(":")[1] or 0):
             yield finding
         return
@@ -122,11 +123,13 @@ def stages_of(module: RuleModule) -> Iterator[tuple[str, Stage]]:
             yield name, group.alone.stages[0]  # type: ignore[misc]
 
 
-def rows_of(stage: Stage) -> list[Row]:
-    """The cases of a stage in the order in which they are tried at each root op."""
+def rows_of(stage: Stage, known: Source | None = None) -> list[Row]:
+    """The cases of a stage in the order in which they are tried at each root op; `known` need not be opened."""
     rows: list[Row] = []
     for group in stage.groups:
-        source = open_source(group.module)
+        source = (
+            known if known is not None and known.module.name == group.module else open_source(group.module)
+        )
         units = [unit for unit in units_of(source) if unit.group.name == group.name]
         for unit in sorted(units, key=lambda unit: -unit.notes.priority):
             if stage.accept.issuperset(unit.notes.requires):
@@ -137,7 +140,7 @@ def rows_of(stage: Stage) -> list[Row]:
 def check_passes(source: Source, with_overlaps: bool = False) -> list[Finding]:
     """Rules that never fire because of earlier ones, on the composed passes of a file."""
     found: dict[tuple[str, str], Finding] = {}
-    stages = [(name, rows_of(stage)) for name, stage in stages_of(source.module)]
+    stages = [(name, rows_of(stage, source)) for name, stage in stages_of(source.module)]
     plain = [group for group in source.file.groups if group.name not in source.module.groups]
     for group in plain:  # vjp and render rules
         units = [unit for unit in units_of(source) if unit.group is group]
@@ -226,7 +229,7 @@ def check(word: str, with_overlaps: bool = False) -> list[Finding]:
     try:
         return found + check_passes(open_source(word), with_overlaps)
     except RuleError as error:
-        return [*found, _finding(error)]
+        return [*found, finding_of(error)]
 
 
 def _path_of(word: str) -> Path | None:

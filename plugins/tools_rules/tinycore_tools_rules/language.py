@@ -12,18 +12,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinycore.errors import RuleError
+from tinycore.errors import RuleError, did_you_mean
 from tinycore.ir import dtypes
 from tinycore.ir.ops import TABLE, Op
 from tinycore.rules import syntax as s
 from tinycore.rules.builtins import ATTRIBUTES, FUNCTIONS, METHODS
-from tinycore.rules.cache import compile_text
-from tinycore.rules.check import ANNOTATIONS, STRATEGIES, check_file, notes_of
+from tinycore.rules.check import ANNOTATIONS, STRATEGIES, notes_of
 from tinycore.rules.expand import cases_of, rules_of
 from tinycore.rules.generate import CaseBuilder, Generator
 from tinycore.rules.loading import find
 from tinycore.rules.parse import parse
-from tinycore_tools_rules.sources import compile_alone
+from tinycore_tools_rules.check import Finding, check_passes, check_text, finding_of
+from tinycore_tools_rules.sources import compile_alone, source_of_text
 from tinycore_tools_rules.tokens import Token, tokenize
 
 _DTYPES = {dtype.name: dtype for dtype in dtypes.CLASSES["Any"]}
@@ -63,10 +63,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong, and where."""
+    """What is wrong, and where; `severity` is error, warning or info."""
 
     message: str
     place: Place
+    severity: str = "error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,60 +97,44 @@ class Document:
     # --- problems -------------------------------------------------------------------------------------------
 
     def problems(self) -> list[Problem]:
-        """Everything that is wrong; of a file that cannot be parsed the first place only."""
+        """Everything that `tinycore rules check` finds; of a file that cannot be parsed the first place only."""
+        found = check_text(self.text, self.path)
         try:
-            file = parse(self.text, self.path)
-            found = list(self._imports(file))
-            compile_text(self.text, self.path)
-        except RuleError as error:
-            first = self._problem(error)
-            return list(dict.fromkeys([*self._each_rule(), first]))
-        return found
-
-    def _each_rule(self) -> Iterator[Problem]:
-        """The problems of rules that are wrong by themselves."""
-        try:
-            file = parse(self.text, self.path)
-            yield from self._imports(file)
-            check_file(file)
+            found_imports = list(self._imports(parse(self.text, self.path)))
         except RuleError:
-            return
-        for group in file.groups:
+            found_imports = []
+        if not found_imports and all(item.severity != "error" for item in found):
             try:
-                rules = rules_of(file, group)
+                found += check_passes(source_of_text(self.text, self.path))
             except RuleError as error:
-                yield self._problem(error)
-                continue
-            for rule in rules:
-                try:
-                    compile_alone(file, group, rule)
-                except RuleError as error:
-                    yield self._problem(error)
-                except RecursionError:
-                    yield Problem(f"{rule.name} is nested too deeply", self._span(rule.span))
+                found.append(finding_of(error))
+        problems = [*found_imports, *map(self._problem, found)]
+        return sorted(dict.fromkeys(problems), key=lambda problem: (problem.place.line, problem.place.column))
 
     def _imports(self, file: s.File) -> Iterator[Problem]:
         for item in file.imports:
             try:
                 other = _parsed(find(item.module))
             except RuleError as error:
-                yield Problem(_message(error), self._span(item.span))
+                yield Problem(_message(error.what, error.hint), self._span(item.span))
                 continue
             known = {group.name for group in other.groups} | {found.name for found in other.passes}
             for name in item.names:
                 if name not in known:
                     message = f"{item.module} has no group or pass {name}"
-                    yield Problem(message, self._span(item.span))
+                    yield Problem(_message(message, did_you_mean(name, known)), self._span(item.span))
 
-    def _problem(self, error: RuleError) -> Problem:
-        """The place is in the error's text: ``path:line:column``, the line, and carets."""
-        head, *rest = (error.where or "").splitlines() or [""]
-        found = _PLACE.search(head)
-        if found is None:
-            return Problem(_message(error), Place(self.path, 1, 1, 1))
-        line, column = int(found[1]), int(found[2])
-        width = len(rest[-1].strip()) if rest else 1
-        return Problem(_message(error), Place(self.path, line, column, column + max(1, width)))
+    def _problem(self, found: Finding) -> Problem:
+        """The place is in the text of a finding: ``path:line:column``, the line, and carets."""
+        head, *rest = found.where.splitlines() or [""]
+        place = _PLACE.search(head)
+        message = _message(found.message, found.hint)
+        if place is None or not head.startswith(f"{self.path}:"):  # in another file, or nowhere
+            elsewhere = f"{message}\n{head}" if head else message
+            return Problem(elsewhere, Place(self.path, 1, 1, 1), found.severity)
+        line, column = int(place[1]), int(place[2])
+        carets = next((each.strip() for each in rest if set(each.strip()) == {"^"}), "^")
+        return Problem(message, Place(self.path, line, column, column + len(carets)), found.severity)
 
     def _span(self, span: s.Span) -> Place:
         lines = self.text.splitlines()
@@ -222,7 +207,7 @@ class Document:
         try:
             code = compile_alone(file, group, rule)
         except RuleError as error:
-            return "\n\n".join([*parts, _message(error)])
+            return "\n\n".join([*parts, _message(error.what, error.hint)])
         functions = code[code.index("\ndef ") : code.index("\nRULES = ")].strip()
         return "\n\n".join([*parts, f"```python\n{functions}\n```"])
 
@@ -337,8 +322,8 @@ def _proposals(sort: str, words: object) -> list[Proposal]:
     return [Proposal(word, sort) for word in words]
 
 
-def _message(error: RuleError) -> str:
-    return f"{error.what}\n{error.hint}" if error.hint else error.what
+def _message(what: str, hint: str | None) -> str:
+    return f"{what}\n{hint}" if hint else what
 
 
 def _parsed(path: Path) -> s.File:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,14 @@ _SORTS: Mapping[str, lsp.CompletionItemKind] = {
     "pass": lsp.CompletionItemKind.Module,
     "import": lsp.CompletionItemKind.Module,
 }
+
+_SEVERITIES: Mapping[str, lsp.DiagnosticSeverity] = {
+    "error": lsp.DiagnosticSeverity.Error,
+    "warning": lsp.DiagnosticSeverity.Warning,
+    "info": lsp.DiagnosticSeverity.Information,
+}
+PAUSE = 0.2
+"""Seconds without typing after which a file is checked."""
 
 
 def read_counts(path: Path | None) -> dict[tuple[str, int], int]:
@@ -66,23 +75,31 @@ def make_server(counts: Mapping[tuple[str, int], int] | None = None) -> Language
         return inner.line + 1, inner.character + 1
 
     @server.feature(lsp.TEXT_DOCUMENT_DID_OPEN)
-    def did_open(params: lsp.DidOpenTextDocumentParams) -> None:
-        publish(params.text_document.uri)
+    async def did_open(params: lsp.DidOpenTextDocumentParams) -> None:
+        await publish(params.text_document.uri)
 
     @server.feature(lsp.TEXT_DOCUMENT_DID_CHANGE)
-    def did_change(params: lsp.DidChangeTextDocumentParams) -> None:
-        publish(params.text_document.uri)
+    async def did_change(params: lsp.DidChangeTextDocumentParams) -> None:
+        uri = params.text_document.uri
+        version = server.workspace.get_text_document(uri).version
+        await asyncio.sleep(PAUSE)
+        if server.workspace.get_text_document(uri).version == version:  # nothing was typed meanwhile
+            await publish(uri)
 
-    def publish(uri: str) -> None:
+    async def publish(uri: str) -> None:
         text, document = opened(uri)
+        version = text.version
+        problems = await asyncio.to_thread(document.problems)
+        if server.workspace.get_text_document(uri).version != version:
+            return
         found = [
             lsp.Diagnostic(
                 range=_range(text.lines, problem.place, text),
                 message=problem.message,
-                severity=lsp.DiagnosticSeverity.Error,
+                severity=_SEVERITIES[problem.severity],
                 source="tinycore rules",
             )
-            for problem in document.problems()
+            for problem in problems
         ]
         parameters = lsp.PublishDiagnosticsParams(uri=uri, diagnostics=found, version=text.version)
         server.text_document_publish_diagnostics(parameters)

@@ -151,6 +151,11 @@ def open_source(word: str) -> Source:
     return Source(dotted or word, module.path, parse(text, module.path), module)
 
 
+def source_of_text(text: str, path: str) -> Source:
+    """A file as it stands in an editor; its natives are not imported. Raises RuleError."""
+    return Source(path, path, parse(text, path), rules.load_text(text, path))
+
+
 def open_sources(words: Iterable[str]) -> list[Source]:
     """The named files; all files of the core when none is named."""
     return [open_source(word) for word in (list(words) or core_names())]
