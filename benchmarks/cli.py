@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import kits, micro, report, supervisor
+from benchmarks import kits, limits, micro, report, supervisor
+from benchmarks.limits import Limits
 from benchmarks.model import SUITES, Result, Row
 from benchmarks.rows import ROWS, select
 from benchmarks.runner import Options
@@ -37,6 +38,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--timeout", type=float, default=600.0, help="seconds a row (default %(default)s)")
     made.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
     made.add_argument("--plot", type=Path, metavar="FILE", help="write a picture (needs matplotlib)")
+    made.add_argument(
+        "--profile", metavar="ROW", help="show the kernels of one row, with the share of each, and stop"
+    )
     made.add_argument("--list", action="store_true", help="show the rows and stop")
     return made
 
@@ -49,7 +53,9 @@ def list_rows() -> None:
         print(f"{name:26}{'micro':9}{what}")
 
 
-def measure(chosen: Sequence[Row], kit_names: Sequence[str], options: argparse.Namespace) -> list[Result]:
+def measure(
+    chosen: Sequence[Row], kit_names: Sequence[str], options: argparse.Namespace, most: Limits | None
+) -> list[Result]:
     """Every row in its own process; what was measured before an interrupt is kept."""
     results: list[Result] = []
     columns = (TextColumn("{task.description:28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -61,11 +67,21 @@ def measure(chosen: Sequence[Row], kit_names: Sequence[str], options: argparse.N
                 progress.update(bar, description=row.name)
                 results.append(supervisor.measure(row, kit_names, careful, options.timeout))
                 if options.json:  # after every row: a long run that is killed has been worth something
-                    report.save_json(results, options.json)
+                    report.save_json(results, options.json, most)
                 progress.advance(bar)
         except KeyboardInterrupt:
             print("stopped; this was measured before:")
     return results
+
+
+def show_profile(name: str, made: argparse.ArgumentParser) -> int:
+    """Where the time of one row goes."""
+    from benchmarks import profiling
+
+    if name not in ROWS:
+        made.error(f"there is no row {name!r}; --list shows them")
+    profiling.show(ROWS[name], limits.measure())
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,9 +105,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = [] if scripts and not names and options.names else select(names, suites)
     except KeyError as unknown_name:
         made.error(f"no row fits {unknown_name}; --list shows them")
-    results = measure(chosen, ["tinycore", *peers], options) if chosen else []
+    if options.profile:
+        return show_profile(options.profile, made)
+    most = limits.measure() if any(row.operations or row.traffic for row in chosen) else None
+    results = measure(chosen, ["tinycore", *peers], options, most) if chosen else []
     if results:
-        report.show(results, ["tinycore", *peers])
+        report.show(results, ["tinycore", *peers], most)
     if options.plot and not report.save_plot(results, ["tinycore", *peers], options.plot):
         print("no plot: matplotlib is not installed (pip install -r requirements-bench.txt)")
     status = micro.run(scripts) if scripts else 0

@@ -12,6 +12,9 @@ SCRIPTS = {
     "intern": "what UOp(...) costs beside a bare weak table",
     "rewrite": "how fast rules rewrite",
     "launch": "what a launch costs on the CPU backend",
+    "start": "imports and first results, with empty caches and with warm ones in a new process",
+    "growth": "how time and memory of a first call grow with the size of a graph",
+    "lowering": "what scheduling and lowering cost beside tinygrad's same stages",
 }
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.limits import Limits
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -27,6 +29,7 @@ EVERY_KIT = ("tinycore", "numpy", "torch", "torch.compile", "jax", "tinygrad")
 SUITES = {
     "design": "the table of the design, section 6",
     "more": "other dtypes, odd sizes, other ops, a transformer block, decoding",
+    "neighbours": "shapes beside those of the design: one more or less, other batches, odd channels",
     "sweep": "how time grows with the size of a matmul",
     "compile": "how the first call grows with the size of a graph",
     "micro": "the project's own small costs: interning, rewriting, launching",
@@ -52,6 +55,8 @@ class Row:
     size: the number on the x axis of a sweep.
     operations: arithmetic operations, for GFLOP/s.
     traffic: bytes that have to move, for GB/s.
+    width: bytes of the numbers that it computes with.
+    near: the row of the design that this one is a neighbour of.
     steady: whether steady state is measured, or the first call only.
     fresh: whether the output is also allocated anew by tinycore; not where a whole network is captured.
     """
@@ -70,6 +75,8 @@ class Row:
     size: int | None = None
     operations: float = 0.0
     traffic: float = 0.0
+    width: int = 4
+    near: str | None = None
     steady: bool = True
     fresh: bool = True
     training: bool = False
@@ -93,6 +100,9 @@ class Cell:
     right: bool | None = None
     failure: str | None = None
     peak_bytes: int | None = None
+    """Most resident memory of the process during the first call; None where the system does not tell."""
+    grown_bytes: int | None = None
+    """The same beyond what it was before: data and weights excluded, outputs and scratch included."""
 
     @property
     def median(self) -> float | None:
@@ -122,6 +132,8 @@ class Result:
     size: int | None = None
     operations: float = 0.0
     traffic: float = 0.0
+    width: int = 4
+    near: str | None = None
     bound: float | None = None
     cells: list[Cell] = field(default_factory=list)
     failure: str | None = None
@@ -130,7 +142,7 @@ class Result:
     @classmethod
     def of(cls, row: Row) -> Result:
         """An empty result."""
-        return cls(row.name, row.what, row.suite, row.size, row.operations, row.traffic)
+        return cls(row.name, row.what, row.suite, row.size, row.operations, row.traffic, row.width, row.near)
 
     def cell(self, kit: str, mode: str) -> Cell | None:
         """The cell of a kit and mode."""
@@ -153,6 +165,13 @@ class Result:
                 theirs.append(found)
         return mine / min(theirs) if mine is not None and theirs else None
 
+    def efficiency(self, limits: Limits, mode: str | None = None) -> float | None:
+        """The least time that the machine's limits allow over our best; of reused outputs if there are any."""
+        cell = self.cell("tinycore", mode or "reused") or (None if mode else self.cell("tinycore", "fresh"))
+        seconds = _figure(cell, "best")
+        least = limits.seconds(self.operations, self.traffic, self.width)
+        return least / seconds if least and seconds else None
+
     def as_json(self) -> dict[str, Any]:
         """Everything, with the derived figures."""
         return {
@@ -169,7 +188,9 @@ class Result:
         return cls(**{name: source[name] for name in _RESULT_FIELDS}, cells=cells)
 
 
-_RESULT_FIELDS = ("name", "what", "suite", "size", "operations", "traffic", "bound", "failure")
+_RESULT_FIELDS = (
+    "name", "what", "suite", "size", "operations", "traffic", "width", "near", "bound", "failure",
+)  # fmt: skip
 
 
 def _figure(cell: Cell | None, name: str) -> float | None:

@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.limits import Limits, describe
 from benchmarks.model import Cell, Result
 
 DISTRIBUTIONS = ("tinycore", "numpy", "torch", "jax", "onnxruntime", "tinygrad")
@@ -41,7 +43,8 @@ def _cell(cell: Cell | None, figure: str, best_peer: bool) -> str:
         return ""
     if cell.failure is not None:
         return "[red]failed[/]"
-    text = duration(getattr(cell, figure))
+    value = getattr(cell, figure)
+    text = duration(value) if figure != "grown_bytes" else "" if value is None else f"{value / 1e6:.1f} MB"
     if figure == "median" and cell.best is not None:
         text += f" [dim]({duration(cell.best)})[/]"
     if best_peer:
@@ -56,29 +59,41 @@ def _ratio(value: float | None) -> str:
     return f"[{colour}]{value:.2f}[/]"
 
 
-def tables(results: Sequence[Result], kits: Sequence[str]) -> list[Table]:
-    """Steady state with fresh outputs, with reused ones, first calls, and errors."""
+def tables(results: Sequence[Result], kits: Sequence[str], limits: Limits | None = None) -> list[Table]:
+    """Steady state with fresh outputs, with reused ones, first calls, and memory."""
     made = []
     for title, mode, figure in (
         ("steady state, fresh outputs: median (best)", "fresh", "median"),
         ("steady state, reused outputs (tinycore and tinygrad: captured): median (best)", "reused", "median"),
         ("first call, empty caches", "fresh", "first"),
+        ("memory that the first call takes beyond data and weights", "fresh", "grown_bytes"),
     ):
         rows = [result for result in results if any(getattr(c, figure) is not None for c in result.cells)]
         if rows:
-            made.append(_table(rows, kits, title, mode, figure))
+            made.append(_table(rows, kits, title, mode, figure, limits))
     return made
 
 
-def _table(results: Sequence[Result], kits: Sequence[str], title: str, mode: str, figure: str) -> Table:
+def of_limit(result: Result, mode: str, limits: Limits | None) -> str:
+    """How near our best round comes to what the machine can do; empty where nothing is known."""
+    value = None if limits is None else result.efficiency(limits, mode)
+    return "" if value is None else f"{100 * value:.0f} %"
+
+
+def _table(
+    results: Sequence[Result], kits: Sequence[str], title: str, mode: str, figure: str, limits: Limits | None
+) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("row", no_wrap=True)
     for kit in kits:
         table.add_column(kit, justify="right", no_wrap=True)
-    table.add_column("ours / best peer", justify="right")
+    if figure != "grown_bytes":
+        table.add_column("ours / best peer", justify="right")
+    if figure == "median" and limits is not None:
+        table.add_column("of the limit", justify="right")
     for result in results:
         cells = {kit: result.cell(kit, mode) for kit in kits}
-        if figure == "first":  # where outputs are only reused, that call is the first one
+        if figure != "median":  # where outputs are only reused, that call is the first one
             cells = {kit: cell or result.cell(kit, "reused") for kit, cell in cells.items()}
         peers = [
             value
@@ -90,9 +105,13 @@ def _table(results: Sequence[Result], kits: Sequence[str], title: str, mode: str
             _cell(cell, figure, bool(cell and peers and getattr(cell, figure) == min(peers)))
             for cell in cells.values()
         ]
-        ratio = result.as_json()["ratio_first"] if figure == "first" else result.ratio(mode)
+        ratio = result.ratio(mode) if figure == "median" else None
+        if figure == "first":
+            ratio = result.ratio("fresh", "first") or result.ratio("reused", "first")
+        last = [_ratio(ratio)] if figure != "grown_bytes" else []
+        last += [of_limit(result, mode, limits)] if figure == "median" and limits is not None else []
         if any(texts):
-            table.add_row(result.name, *texts, _ratio(ratio))
+            table.add_row(result.name, *texts, *last)
     return table
 
 
@@ -152,18 +171,41 @@ LEAST_GRAPH = 100
 """Graphs below this size cost what every first call costs; their growth says nothing."""
 
 
-def show(results: Sequence[Result], kits: Sequence[str]) -> None:
+def kept(results: Sequence[Result], limits: Limits | None) -> list[str]:
+    """How much of the efficiency of a row of the design its neighbours keep: of what the limits allow."""
+    if limits is None:
+        return []
+    by_name = {result.name: result for result in results}
+    lines = []
+    for result in results:
+        base = by_name.get(result.near or "")
+        if base is None:
+            continue
+        ours, theirs = result.efficiency(limits), base.efficiency(limits)
+        if ours and theirs:
+            mark = "" if ours >= KEPT * theirs else "  less than aimed at"
+            lines.append(f"{result.name} keeps {100 * ours / theirs:.0f} % of {base.name}{mark}")
+    return lines
+
+
+KEPT = 0.8
+"""What neighbouring shapes should keep of the efficiency."""
+
+
+def show(results: Sequence[Result], kits: Sequence[str], limits: Limits | None = None) -> None:
     """Print everything."""
     console = Console(width=None if sys.stdout.isatty() else 200)
-    for table in tables(results, kits):
+    for table in tables(results, kits, limits):
         console.print(table)
+    if limits is not None:
+        console.print(describe(limits))
     steady = [ratio for result in results if (ratio := result.ratio("reused")) is not None]
     if steady:
         console.print(
             f"{sum(ratio <= 1.05 for ratio in steady)} of {len(steady)} rows tie with or beat the best peer "
             f"in steady state; the worst ratio is {max(steady):.2f}"
         )
-    for line in notes(results):
+    for line in [*kept(results, limits), *notes(results)]:
         console.print(line, highlight=False, markup=False)
 
 
@@ -189,9 +231,10 @@ def machine() -> dict[str, Any]:
     }
 
 
-def save_json(results: Sequence[Result], path: Path) -> None:
+def save_json(results: Sequence[Result], path: Path, limits: Limits | None = None) -> None:
     """Everything that was measured, and on what."""
-    content = {"machine": machine(), "rows": [result.as_json() for result in results]}
+    found = None if limits is None else asdict(limits)
+    content = {"machine": machine(), "limits": found, "rows": [result.as_json() for result in results]}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import memory
 from benchmarks.kits import Kit, NotSupported, Thunk, put
 from benchmarks.kits.numpy_kit import ArrayKit
 from benchmarks.model import Cell, Position, Result, Row
@@ -208,27 +207,31 @@ def _prepare(
         thunk = kit.fresh(function, given) if mode == "fresh" else kit.reused(function, into, given)
         if thunk is None:
             return None
-        start = time.perf_counter()
-        first = thunk()
-        cell.first = time.perf_counter() - start
-        found = [kit.get(first)]
-        del first  # a kept result would be copied by the next call
-        for _ in range(row.calls - 1):
-            found.append(kit.get(thunk()))
-        together = found[0] if row.calls == 1 else np.stack(found)
-        cell.error = error_of(together, reference)
-        for _ in range(3 if row.steady else 0):  # capturing takes two calls; the third is the first replay
-            thunk()
-        entry.thunk = thunk
+        _first_calls(row, entry, thunk, reference)
     except NotSupported:
         return None
     except Exception as problem:  # noqa: BLE001  one library's failure is one cell of the table
         cell.failure = f"{type(problem).__name__}: {problem}".split("\n  hint:")[0][:500]
-    # ru_maxrss is in KiB on Linux, in bytes on macOS.
-    cell.peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
     return entry
+
+
+def _first_calls(row: Row, entry: _Entry, thunk: Thunk, reference: np.ndarray) -> None:
+    """The first call timed, its results compared, and the calls that capturing needs."""
+    cell = entry.cell
+    with memory.peak() as peak:
+        start = time.perf_counter()
+        first = thunk()
+        cell.first = time.perf_counter() - start
+    cell.peak_bytes, cell.grown_bytes = peak.total, peak.grown
+    found = [entry.kit.get(first)]
+    del first  # a kept result would be copied by the next call
+    for _ in range(row.calls - 1):
+        found.append(entry.kit.get(thunk()))
+    together = found[0] if row.calls == 1 else np.stack(found)
+    cell.error = error_of(together, reference)
+    for _ in range(3 if row.steady else 0):  # capturing takes two calls; the third is the first replay
+        thunk()
+    entry.thunk = thunk
 
 
 def _rounds(entries: Sequence[_Entry], options: Options, done: Callable[[], None]) -> None:

@@ -13,9 +13,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import cli, kits, report, supervisor  # noqa: E402
+from benchmarks import cli, kits, limits, memory, micro, profiling, report, supervisor  # noqa: E402
 from benchmarks.kits import NotSupported  # noqa: E402
 from benchmarks.kits.numpy_kit import ArrayKit, erf  # noqa: E402
+from benchmarks.limits import Limits  # noqa: E402
 from benchmarks.model import SUITES, Cell, Result, Row  # noqa: E402
 from benchmarks.rows import ROWS, select  # noqa: E402
 from benchmarks.rows.convolution import conv_row  # noqa: E402
@@ -257,7 +258,9 @@ def test_selection():
 def test_a_worker_runs_in_its_own_process():
     found = supervisor.measure(ROWS["compile.chain.10"], ["tinycore", "numpy"], QUICK, 60)
     assert found.failure is None and {cell.kit for cell in found.cells} == {"numpy", "tinycore"}
-    assert all(cell.right and cell.peak_bytes > 1 << 20 for cell in found.cells)
+    assert all(cell.right for cell in found.cells)
+    if memory.resident() is not None:
+        assert all(cell.peak_bytes > 1 << 20 and cell.grown_bytes >= 0 for cell in found.cells)
 
 
 def test_what_a_dying_worker_printed_is_kept():
@@ -314,3 +317,97 @@ def test_a_small_decoder_and_a_position_that_no_program_is_tied_to(monkeypatch):
     )
     found = run_row(row, [kits.load("numpy"), kits.load("tinycore")], Options(rounds=1))
     assert len(found.cells) == 2 and all(cell.right for cell in found.cells), found.cells
+
+
+# --- limits, memory, neighbours, profiles -----------------------------------------------------------------------
+
+
+def test_limits_are_those_of_a_machine():
+    found = limits.measure(0.05)
+    if found is None:
+        pytest.skip("no CPU backend")
+    assert 1e8 < found.operations < 1e14 and 1e7 < found.bandwidth < 1e13
+    assert "GFLOP/s" in limits.describe(found)
+
+
+def test_a_roofline_is_what_binds():
+    most = Limits(operations=100.0, bandwidth=10.0)
+    assert most.seconds(200.0, 10.0) == 2.0 and most.seconds(200.0, 50.0) == 5.0
+    assert most.seconds(200.0, 0.0, width=8) == 4.0 and most.seconds(200.0, 0.0, width=2) == 2.0
+    assert most.seconds(0.0, 0.0) is None
+    result = Result("x", "", "more", operations=200.0, traffic=10.0)
+    result.cells = [Cell("tinycore", "fresh", samples=[8.0, 4.0])]
+    assert report.of_limit(result, "fresh", most) == "50 %"
+    assert report.of_limit(result, "reused", most) == report.of_limit(result, "fresh", None) == ""
+
+
+def test_memory_of_a_block_is_seen():
+    if memory.resident() is None:
+        pytest.skip("this system does not tell")
+    with memory.peak() as small_block:
+        pass
+    with memory.peak() as large:
+        block = np.ones(50 << 20, np.uint8)
+        del block
+    if large.grown is None:
+        pytest.skip("this system does not forget peaks")
+    assert large.grown > 45 << 20 > small_block.grown and large.total > large.grown
+
+
+def test_neighbours_name_a_row_of_the_design_and_bring_it():
+    chosen = select([], ["neighbours"])
+    near = [row for row in chosen if row.suite == "neighbours"]
+    assert len(near) >= 30 and {row.near for row in near} <= {row.name for row in chosen}
+    for row in near:
+        base = ROWS[row.near]
+        assert base.suite == "design" and row.kits == base.kits and row.tolerance == base.tolerance
+        work, of_base = row.operations or row.traffic, base.operations or base.traffic
+        assert work > 0 and 0.001 < work / of_base < 20, row.name
+        assert bool(row.operations) == bool(base.operations)
+
+
+def test_what_neighbours_keep_is_told():
+    most = Limits(operations=100.0, bandwidth=10.0)
+    base = Result("design.row", "", "design", operations=100.0)
+    base.cells = [Cell("tinycore", "fresh", samples=[1.0])]
+    near = Result("near.row", "", "neighbours", operations=90.0, near="design.row")
+    near.cells = [Cell("tinycore", "fresh", samples=[1.5])]
+    assert report.kept([base, near], most) == ["near.row keeps 60 % of design.row  less than aimed at"]
+    near.cells[0].samples = [1.0]
+    assert report.kept([base, near], most) == ["near.row keeps 90 % of design.row"]
+    near.traffic = 10.0  # as much as the memory allows
+    assert report.kept([base, near], most) == ["near.row keeps 100 % of design.row"]
+    assert report.kept([near], most) == report.kept([base, near], None) == []
+
+
+def test_a_profile_has_the_kernels_of_a_row():
+    from benchmarks.rows.networks import Mlp, mlp
+
+    row = small(arguments=normal((8, 784)), compute=mlp, model=Mlp, operations=1.0)
+    places = profiling.profile(row, rounds=2)
+    assert len(places) >= 3 and all(place.seconds > 0 for place in places)
+    assert sum(place.operations for place in places) > 2 * 8 * 784 * 512
+    made = profiling.table(row, places, Limits(1e12, 1e12))
+    assert made.row_count == len(places) and "kernels" in str(made.title)
+
+
+def test_a_profile_of_nothing_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--profile", "nothing"])
+    assert stopped.value.code == 2 and "there is no row" in capsys.readouterr().err
+
+
+def test_every_script_exists():
+    for name in micro.SCRIPTS:
+        assert (ROOT / "benchmarks" / f"{name}.py").is_file()
+
+
+def test_a_plot_is_written(tmp_path):
+    pytest.importorskip("matplotlib")
+    result = run_row(small(), [kits.load("numpy"), kits.load("tinycore")], QUICK)
+    sweep = [
+        Result(f"sweep.x.{n}", "", "sweep", n, cells=[Cell("numpy", "fresh", samples=[n * 1e-6])])
+        for n in (10, 100, 1000)
+    ]
+    assert report.save_plot([result, *sweep], ["tinycore", "numpy"], tmp_path / "out.png")
+    assert (tmp_path / "out.png").stat().st_size > 1000

@@ -20,6 +20,7 @@ def _wide(kit: Any, a: Any, b: Any) -> Any:
     return kit.matmul_wide(a, b)
 
 
+ITEMSIZE = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2, "int8": 1}
 TOLERANCE = {"float32": 1e-5, "float64": 1e-14, "float16": 4e-3, "bfloat16": 3e-2, "int8": 0.0}
 """Relative to the greatest element; numpy sums float16 in float16."""
 
@@ -50,7 +51,8 @@ def matmul_row(
         into=_into if dtype in ("float32", "float64") else None,
         tolerance=TOLERANCE[dtype],
         operations=2.0 * count * m * n * k,
-        traffic=nbytes(a, b, (*batch, m, n)),
+        traffic=nbytes(a, b, (*batch, m, n), itemsize=ITEMSIZE[dtype]),
+        width=max(4, ITEMSIZE[dtype]),
         size=size,
     )
 

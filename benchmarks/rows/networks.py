@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.model import Position, Row
-from benchmarks.rows.data import integers, normal, one
+from benchmarks.rows.data import integers, nbytes, normal, one
 from benchmarks.rows.training import small_cnn_losses
 
 INFERENCE = ("tinycore", "torch", "torch.compile", "jax", "onnxruntime", "tinygrad")
+
+
+MLP_WEIGHTS = 784 * 512 + 512 * 512 + 512 * 10
 
 
 class Mlp:
@@ -198,7 +201,8 @@ ROWS = (
         model=Mlp,
         kits=(*INFERENCE, "numpy"),
         tolerance=1e-5,
-        operations=2.0 * 256 * (784 * 512 + 512 * 512 + 5120),
+        operations=2.0 * 256 * MLP_WEIGHTS,
+        traffic=nbytes((256, 784), (256, 512), (256, 512), (256, 10), (MLP_WEIGHTS,)),
     ),
     Row(
         "resnet50.1",
