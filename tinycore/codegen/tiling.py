@@ -156,17 +156,22 @@ def _make(number: int, bound: UOp | int, kind: str) -> UOp:
 
 
 def _rebuild(
-    roots: Iterable[UOp], old: UOp, new: UOp, parts: Sequence[UOp], valid: UOp | None
+    roots: Iterable[UOp],
+    old: UOp,
+    new: UOp,
+    parts: Sequence[UOp],
+    valid: UOp | None,
+    known: Mapping[UOp, UOp] | None = None,
 ) -> dict[UOp, UOp]:
-    """Every node below the roots with a range exchanged.
+    """Every node below the roots with a range exchanged, and what is `known` of nodes over it.
 
     `parts` are the ranges that a REDUCE over `old` consumes instead. Under `valid`, loads and stores that
     depended on the range are guarded, and a reduction over it ignores what lies outside.
     """
-    memo: dict[UOp, UOp] = {old: new}
-    touched = {old}
+    memo: dict[UOp, UOp] = {old: new, **(known or {})}
+    touched = set(memo)
     for node in toposort(roots):
-        if node is old:
+        if node in memo:
             continue
         if touched.isdisjoint(node.src):
             memo[node] = node
@@ -193,8 +198,15 @@ def _both(a: UOp, b: UOp) -> UOp:
     return b if a is TRUE else a & b
 
 
-def _everywhere(kernel: UOp, old: UOp, new: UOp, parts: Sequence[UOp], valid: UOp | None = None) -> UOp:
-    return _rebuild((kernel,), old, new, parts, valid)[kernel]
+def _everywhere(
+    kernel: UOp,
+    old: UOp,
+    new: UOp,
+    parts: Sequence[UOp],
+    valid: UOp | None = None,
+    known: Mapping[UOp, UOp] | None = None,
+) -> UOp:
+    return _rebuild((kernel,), old, new, parts, valid, known)[kernel]
 
 
 # --- the actions ------------------------------------------------------------------------------------------
@@ -218,7 +230,12 @@ def _split(kernel: UOp, action: Split) -> UOp:
         )
         outer = _make(action.outer, rounded, kind)
         joined = _join(outer, size, inner)
-        return _everywhere(kernel, old, joined, (outer, inner), None if whole else joined < bound)
+        # The quotient and the remainder of the split itself need no division any more.
+        parts = {
+            UOp(ops.FLOORDIV, dtypes.index, (old, size)): outer,
+            UOp(ops.FLOORMOD, dtypes.index, (old, size)): inner,
+        }
+        return _everywhere(kernel, old, joined, (outer, inner), None if whole else joined < bound, parts)
     if action.tail == "bound":
         count = (
             -(-int(bound.arg[0]) // action.size) if bound.is_const else (bound + (action.size - 1)) // size

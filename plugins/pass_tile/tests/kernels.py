@@ -207,6 +207,14 @@ CASES = {
     "channels first": lambda: permute(x(3, 9, 11, 20), 0, 3, 1, 2) + 0,
     "symbolic transpose": lambda: permute(x(N, 33), 1, 0) * 2,
     "transpose of symbolic batches": lambda: permute(x(N, 17, 20), 0, 2, 1) * 2,
+    "heads joined": lambda: matmul(
+        reshape(permute(x(6, 20, 8), 1, 0, 2), 20, 48), permute(x(40, 48, identity=2), 1, 0)
+    ),
+    "heads apart": lambda: permute(reshape(x(40, 48), 40, 6, 8), 1, 0, 2) + 1,
+    "reshape of a permuted": lambda: (
+        reshape(permute(x(6, 20, 4, 2), 1, 0, 3, 2), 20, 48) + x(20, 48, identity=2)
+    ),
+    "batches of rows": lambda: rows(x(4, 5, 300)),
     "four axes": lambda: permute(x(3, 5, 7, 9), 2, 0, 3, 1) + x(7, 3, 9, 5, identity=2),
     "five axes": lambda: permute(x(2, 3, 4, 5, 6), 4, 0, 3, 1, 2) * 2,
     "broadcast row": lambda: x(40, 33) + expand(reshape(x(33, identity=2), 1, 33), 40, 33),

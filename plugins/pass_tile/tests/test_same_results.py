@@ -175,6 +175,27 @@ def test_neighbouring_axes_are_merged():
     assert any("merge" in action for action in actions("elementwise", LANES))
 
 
+def test_reshaped_axes_are_walked_one_by_one():
+    for name in ("heads joined", "reshape of a permuted"):
+        tree = tiled(only(name), LANES).toposort()
+        assert not any(node.op in (ops.FLOORDIV, ops.FLOORMOD) for node in tree), name
+
+
+def test_reductions_of_rows_stand_outside_of_the_loop_over_the_row():
+    """Merged ranges keep their place: the sum of a row is not computed once a tile."""
+    opened, depth, reduced = 0, [], []
+    for node in lowered(only("batches of rows"), LANES).linear.src:
+        if node.op is ops.RANGE and node.arg[1] != "global":
+            opened += 1
+        elif node.op is ops.END:
+            opened -= 1
+        elif node.op is ops.STORE:
+            depth.append(opened)
+        elif node.op is ops.LANE_REDUCE:
+            reduced.append(opened)
+    assert max(depth) > max(reduced)
+
+
 def test_ordered_ranges_are_left_alone():
     (kernel,) = kernels_of(CASES["scatter"]())
     for target in TARGETS:

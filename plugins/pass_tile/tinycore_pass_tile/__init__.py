@@ -7,12 +7,12 @@ stay in the kernel as data: `tinycore explain` prints them, and a search starts 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 from tinycore.codegen.pipeline import Context
-from tinycore.codegen.tiling import Action, Merge, Order, Stream, apply, ranges_of
+from tinycore.codegen.tiling import Action, Merge, Order, Split, Stream, apply, ranges_of
 from tinycore.ir import Capabilities, UOp, dims, ops
-from tinycore_pass_tile.analysis import Nest, mergeable, nest_of, number
+from tinycore.rules import load
+from tinycore_pass_tile.analysis import Nest, bound, is_static, mergeable, nest_of, number
 from tinycore_pass_tile.lanes import choose_lanes
 from tinycore_pass_tile.transpose import choose_transpose
 from tinycore_pass_tile.windows import choose_windows
@@ -23,10 +23,10 @@ def run(kernel: UOp, context: Context) -> UOp:
     """The kernel with its tiling actions applied; one that an earlier pass has tiled is left as it is."""
     if kernel.arg:
         return kernel
-    ids = itertools.count(max(ranges_of(kernel), default=-1) + 1)
-    kernel = merge_ranges(kernel, ids)
+    kernel = merge_ranges(separate_ranges(kernel))
     if not ranges_of(kernel):
         return kernel
+    ids = itertools.count(max(ranges_of(kernel)) + 1)
     actions: list[Action] = []
     parallel = len(kernel.src) == 1
     capabilities = context.target.capabilities
@@ -65,8 +65,38 @@ def _one_order(actions: list[Action]) -> list[Action]:
     return [*[action for action in actions if not isinstance(action, Order)], joined]
 
 
-def merge_ranges(kernel: UOp, ids: Iterator[int]) -> UOp:
-    """Neighbouring ranges that every address walks as one become one range."""
+def separate_ranges(kernel: UOp) -> UOp:
+    """Ranges that addresses take apart by division become two: what was reshaped is walked axis by axis."""
+    while (found := _divided(kernel)) is not None:
+        node, size = found
+        ranges = sorted(ranges_of(kernel))
+        outer, inner = ranges[-1] + 1, ranges[-1] + 2
+        place = ranges.index(number(node))
+        order = Order((*ranges[:place], outer, inner, *ranges[place + 1 :]))
+        kernel = apply(kernel, [Split(number(node), size, outer, inner, "mask"), order])
+        kernel = load("tinycore.passes.kernel").passes["simplify"](kernel)
+    return kernel
+
+
+def _divided(kernel: UOp) -> tuple[UOp, int] | None:
+    """A range and a divisor of it by which an address divides it; the smallest divisor first."""
+    found: list[tuple[int, int, UOp]] = []
+    for node in kernel.toposort():
+        if node.op not in (ops.FLOORDIV, ops.FLOORMOD) or not node.src[1].is_const:
+            continue
+        divided, size = node.src[0], int(node.src[1].arg[0])
+        if divided.op is not ops.RANGE or divided.arg[1] == "ordered" or not is_static(divided):
+            continue
+        if 1 < size < bound(divided) and bound(divided) % size == 0:
+            found.append((size, number(divided), divided))
+    if not found:
+        return None
+    size, _, node = min(found, key=lambda entry: entry[:2])
+    return node, size
+
+
+def merge_ranges(kernel: UOp) -> UOp:
+    """Neighbouring ranges that every address walks as one become one range, in the place of the outer one."""
     changed = True
     while changed:
         changed = False
@@ -74,7 +104,7 @@ def merge_ranges(kernel: UOp, ids: Iterator[int]) -> UOp:
             pair = _pair(nest_of(statement))
             if pair is not None:
                 outer, inner = pair
-                kernel = apply(kernel, [Merge(number(outer), number(inner), next(ids))])
+                kernel = apply(kernel, [Merge(number(outer), number(inner), number(outer))])
                 changed = True
                 break
     return kernel
