@@ -109,11 +109,13 @@ def programs(text: str, target: Target) -> list[Program]:
     from tinycore.cli.expression import graphs
     from tinycore.codegen.compile import lower
     from tinycore.runtime.joined import joined, tensor_doors
-    from tinycore.schedule import KernelStep, make_schedule, number_buffers
+    from tinycore.schedule import KernelStep, lanes_of, make_schedule, number_buffers
 
     roots: list[UOp] = graphs(text)
     numbered, _ = number_buffers(roots)
-    steps = make_schedule(numbered, target.name, tensor_doors()).steps
+    steps = make_schedule(
+        numbered, target.name, tensor_doors(), lane_bytes=lambda _: lanes_of(target.capabilities)
+    ).steps
     kernels = dict.fromkeys(step.kernel for step in steps if isinstance(step, KernelStep))
     if not kernels:
         raise UsageError("there is nothing to compute", where=text, hint="the values are stored already")

@@ -19,6 +19,7 @@ from tinycore.rules import Event, RuleInfo, origins, trace
 from tinycore.rules.doors import PassRun
 from tinycore.runtime.devices import default_device, get_device
 from tinycore.runtime.joined import joined, tensor_doors
+from tinycore.runtime.realize import lane_bytes
 from tinycore.runtime.reference import ReferenceDevice
 from tinycore.runtime.report import KernelTime, collect
 from tinycore.schedule import CopyStep, KernelStep, Schedule, make_schedule, number_buffers
@@ -137,7 +138,10 @@ def explain(value: Any, *, device: str | None = None, run: bool = True) -> Expla
     numbered, inputs = number_buffers(roots)
     stages: list[Stage] = []
     with trace() as found:
-        schedule = make_schedule(numbered, home, tensor_doors(), (_recorder(stages, found),), remember=False)
+        recorder = _recorder(stages, found)
+        schedule = make_schedule(
+            numbered, home, tensor_doors(), (recorder,), lane_bytes=lane_bytes, remember=False
+        )
     notes: list[str] = []
     times: Mapping[tuple[str, str], KernelTime] = {}
     if run and UOp(ops.SINK, dtypes.void, tuple(roots)).mask & ops.ASSIGN.bit:

@@ -20,7 +20,16 @@ from tinycore.runtime.joined import tensor_doors
 from tinycore.runtime.reference import ReferenceDevice
 from tinycore.runtime.report import KernelTime, collect, statistics
 from tinycore.runtime.storage import Bindings, check_bindings, evaluate, new_buffer_node, storage_of
-from tinycore.schedule import CopyStep, KernelStep, Schedule, Step, make_schedule, nbytes, number_buffers
+from tinycore.schedule import (
+    CopyStep,
+    KernelStep,
+    Schedule,
+    Step,
+    lanes_of,
+    make_schedule,
+    nbytes,
+    number_buffers,
+)
 
 __all__ = ["Call", "CopyCall", "KernelCall", "KernelTime", "collect", "realize", "recorders", "statistics"]
 
@@ -117,7 +126,7 @@ def realize(roots: Sequence[UOp], bindings: Bindings | None = None, device: str 
         return list(roots)
     numbered, inputs = number_buffers(list(roots))
     home = device or default_device()
-    schedule = make_schedule(numbered, home, tensor_doors(), tensor_observers())
+    schedule = make_schedule(numbered, home, tensor_doors(), tensor_observers(), lane_bytes=lane_bytes)
     if config().debug >= 1:
         report.introduce(home)
         report.scheduled(schedule)
@@ -134,6 +143,11 @@ def realize(roots: Sequence[UOp], bindings: Bindings | None = None, device: str 
         recorder(calls, bindings)
     nodes = dict(zip(list(buffers)[: len(inputs)], inputs, strict=True))
     return [_result(result, buffers, nodes) for result in schedule.results]
+
+
+def lane_bytes(device: str) -> int:
+    """What layouts are chosen by; 0 for devices without lanes."""
+    return lanes_of(get_device(device).target.capabilities)
 
 
 def _stored(root: UOp) -> bool:

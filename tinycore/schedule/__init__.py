@@ -17,13 +17,23 @@ from tinycore.ir import UOp, dims, dtypes, ops, substitute, toposort
 from tinycore.rules import origins
 from tinycore.rules.doors import Door, Observer, keys_of
 from tinycore.schedule.fuse import LEAVES, choose_stored
-from tinycore.schedule.kernels import Builder, Task, canonical_kernel, unaligned_read
+from tinycore.schedule.kernels import Builder, Task, canonical_kernel, device_of, unaligned_read
+from tinycore.schedule.layouts import LaneBytes, choose_layouts, lanes_of, no_lanes
 from tinycore.schedule.memory import nbytes, plan
 from tinycore.schedule.order import copy_version, order_tasks
 from tinycore.schedule.prepare import TensorContext, prepare
 from tinycore.schedule.steps import CopyStep, KernelStep, Schedule, Step
 
-__all__ = ["CopyStep", "KernelStep", "Schedule", "Step", "make_schedule", "nbytes", "number_buffers"]
+__all__ = [
+    "CopyStep",
+    "KernelStep",
+    "Schedule",
+    "Step",
+    "lanes_of",
+    "make_schedule",
+    "nbytes",
+    "number_buffers",
+]
 
 _known: weakref.WeakKeyDictionary[UOp, dict[Hashable, Schedule]] = weakref.WeakKeyDictionary()
 
@@ -53,6 +63,7 @@ def make_schedule(
     doors: Sequence[Door] = (),
     observers: Sequence[Observer] = (),
     *,
+    lane_bytes: LaneBytes = no_lanes,
     remember: bool = True,
 ) -> Schedule:
     """The schedule of roots whose buffers are numbered by `number_buffers`; remembered while they live.
@@ -63,18 +74,19 @@ def make_schedule(
     default_device: where values made of constants only are stored.
     doors: what joined the stage `tensor`, in order; part of what the schedule is remembered by.
     observers: told about every pass over the graph, when it was not remembered.
+    lane_bytes: bytes of a vector of each device; what layouts are chosen by.
     remember: False makes it anew, and forgets it.
 
     Raises DeviceError when one operation has operands on two devices.
     """
     if not remember:
-        return _make(roots, default_device, doors, observers)
+        return _make(roots, default_device, doors, observers, lane_bytes)
     sink = UOp(ops.SINK, dtypes.void, tuple(roots), None)
     with _lock:
         known = _known.setdefault(sink, {})
-    key = (default_device, keys_of(doors), bool(observers))
+    key = (default_device, keys_of(doors), bool(observers), lane_bytes)
     if key not in known:
-        known[key] = _make(roots, default_device, doors, observers)
+        known[key] = _make(roots, default_device, doors, observers, lane_bytes)
         with _lock:
             _keep_alive[sink] = None
             while len(_keep_alive) > _KEPT:
@@ -89,16 +101,26 @@ _keep_alive: dict[UOp, None] = {}
 
 
 def _make(
-    roots: list[UOp], default_device: str, doors: Sequence[Door], observers: Sequence[Observer]
+    roots: list[UOp],
+    default_device: str,
+    doors: Sequence[Door],
+    observers: Sequence[Observer],
+    lane_bytes: LaneBytes,
 ) -> Schedule:
     roots = prepare(roots, TensorContext(default_device), doors, observers)
-    stored = choose_stored(roots)
-    builder = Builder(stored, default_device)
+    devices: dict[UOp, str | None] = {}
+    chosen = choose_layouts(
+        roots,
+        choose_stored(roots),
+        lambda node: lane_bytes(device_of(node, devices) or default_device),
+    )
+    roots, stored = chosen.roots, chosen.stored
+    builder = Builder(stored, default_device, chosen.layouts)
     tasks = [builder.task(node) for node in toposort(roots) if node in stored]
     results = [builder.replace(root) if root.op not in LEAVES or root in stored else root for root in roots]
     results = _keep_versions(results, tasks, builder)
     ordered = order_tasks(_split_hazards(tasks, builder), builder)
-    steps = [step for task in ordered for step in _step(task, builder)]
+    steps = [step for task in ordered for step in _step(task, builder, task.node in chosen.packed)]
     kept = {node for result in results for node in toposort((result,)) if node.op is ops.BUFFER}
     return Schedule(tuple(steps), tuple(results), plan(steps, kept))
 
@@ -131,7 +153,7 @@ def _split_hazards(tasks: list[Task], builder: Builder) -> list[Task]:
     return result
 
 
-def _step(task: Task, builder: Builder) -> list[Step]:
+def _step(task: Task, builder: Builder, remember: bool) -> list[Step]:
     device = task.buffer.arg[2]
     written = task.node.src[1].shape if task.node.op is ops.ASSIGN else task.buffer.arg[1]
     if any(dims.upper(dim) == 0 for dim in written):
@@ -144,4 +166,4 @@ def _step(task: Task, builder: Builder) -> list[Step]:
         if source.op is ops.BUFFER:
             return [CopyStep(builder.homes.get(source, source), task.buffer)]
     kernel, buffers = canonical_kernel(task, builder.homes)
-    return [KernelStep(kernel, buffers, device, task.node)]
+    return [KernelStep(kernel, buffers, device, task.node, remember)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tinycore.errors import DeviceError
 from tinycore.ir import UOp, dtypes, ops, substitute, toposort
 from tinycore.schedule.fuse import LEAVES
+from tinycore.schedule.layouts import Layout
 
 
 @dataclass(slots=True, eq=False)
@@ -65,9 +66,12 @@ _FIRST_ID = 1 << 32
 class Builder:
     """Turns stored values into tasks; one replacement memo serves the whole graph."""
 
-    def __init__(self, stored: set[UOp], default_device: str) -> None:
+    def __init__(
+        self, stored: set[UOp], default_device: str, layouts: Mapping[UOp, Layout] | None = None
+    ) -> None:
         self.stored = stored
         self.default_device = default_device
+        self.layouts = layouts or {}
         self.devices: dict[UOp, str | None] = {}
         self.buffers: dict[UOp, UOp] = {}
         self.homes: dict[UOp, UOp] = {}
@@ -76,11 +80,25 @@ class Builder:
         self.made = _FIRST_ID
 
     def fresh_buffer(self, node: UOp) -> UOp:
-        """A new BUFFER of that value's dtype, shape and device."""
+        """A new BUFFER of that value's dtype and device, its axes in the order of memory."""
         device = device_of(node, self.devices) or self.default_device
-        buffer = UOp(ops.BUFFER, node.dtype, (), (self.made, node.shape, device))
+        order = self._order(node)
+        shape = tuple([node.shape[axis] for axis in order]) if order else node.shape
+        buffer = UOp(ops.BUFFER, node.dtype, (), (self.made, shape, device))
         self.made += 1
         return buffer
+
+    def _order(self, node: UOp) -> tuple[int, ...] | None:
+        layout = self.layouts.get(node)
+        return layout.order if layout is not None else None
+
+    def _seen(self, node: UOp) -> UOp:
+        """A stored value as its users see it: its buffer, the axes back in their places."""
+        buffer, order = self.buffer_of(node), self._order(node)
+        if order is None:
+            return buffer
+        back = tuple(sorted(range(len(order)), key=order.__getitem__))
+        return UOp(ops.PERMUTE, node.dtype, (buffer,), back)
 
     def buffer_of(self, node: UOp) -> UOp:
         """The BUFFER that stands for a stored value; every version of a buffer has one (see `homes`)."""
@@ -106,7 +124,7 @@ class Builder:
                 stack.pop()
             elif current in self.stored or current.op in LEAVES:
                 self.replaced[current] = (
-                    self.buffer_of(current) if current in self.stored or current.op is ops.BUFFER else current
+                    self._seen(current) if current in self.stored or current.op is ops.BUFFER else current
                 )
                 stack.pop()
             else:
@@ -134,7 +152,8 @@ class Builder:
             body = (_assign(buffer, buffer, self.replace(operands[0])),)
         else:
             src = tuple([self.replace(operand) for operand in operands])
-            body = (_assign(buffer, buffer, node.replace(src=src) if src != node.src else node),)
+            value = node.replace(src=src) if src != node.src else node
+            body = (_assign_laid_out(buffer, value, self.layouts.get(node)),)
         return Task(node, buffer, self._reads(operands), body)
 
     def _reads(self, operands: tuple[UOp, ...]) -> tuple[UOp, ...]:
@@ -155,6 +174,25 @@ class Builder:
 
 def _assign(buffer: UOp, view: UOp, value: UOp) -> UOp:
     return UOp(ops.ASSIGN, buffer.dtype, (buffer, view, value))
+
+
+def _assign_laid_out(buffer: UOp, value: UOp, layout: Layout | None) -> UOp:
+    """The loops of the kernel walk the axes as they lie in memory, a split axis in blocks."""
+    if layout is None:
+        return _assign(buffer, buffer, value)
+    if layout.order is not None:
+        value = UOp(ops.PERMUTE, value.dtype, (value,), layout.order)
+    view = buffer
+    if layout.split is not None:
+        axis, block = layout.split
+        place = layout.order.index(axis) if layout.order is not None else axis
+        shape = value.shape
+        size = shape[place]
+        assert isinstance(size, int)
+        blocked = (*shape[:place], size // block, block, *shape[place + 1 :])
+        view = UOp(ops.RESHAPE, buffer.dtype, (buffer,), blocked)
+        value = UOp(ops.RESHAPE, value.dtype, (value,), blocked)
+    return _assign(buffer, view, value)
 
 
 def canonical_kernel(task: Task, homes: Mapping[UOp, UOp]) -> tuple[UOp, tuple[UOp, ...]]:

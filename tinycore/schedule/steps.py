@@ -17,12 +17,15 @@ class KernelStep:
     buffers: the BUFFER node of each slot.
     device: where it runs.
     node: the value of the tensor graph that it stores (for reports).
+    remember: whether it is a function of one input of the graph that is worth keeping: while that input is
+        unchanged the result of the last time is as good.
     """
 
     kernel: UOp
     buffers: tuple[UOp, ...]
     device: str
     node: UOp | None = None
+    remember: bool = False
 
 
 @dataclass(frozen=True, slots=True)

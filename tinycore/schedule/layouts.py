@@ -1,0 +1,354 @@
+"""Physical layouts: how values lie in memory where that is nobody's business but the kernels'.
+
+Two decisions, both after it is known which values are stored:
+
+- **Weights are packed.** The operand of a contraction that is an input of the graph and is read many times is
+  copied so that the axis that gets the lanes comes last, in blocks of two vectors. The copy is a step of its
+  own that the runtime remembers as long as the input stays unchanged.
+- **Channels last.** What a convolution stores, and what is computed from it at the same rank, lies in memory
+  with the channels last, unless somebody outside sees it or an axis is lost on the way to a user. All pixels
+  of a kernel then read and write whole vectors.
+
+Nothing changes for devices whose values have no lanes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from tinycore.ir import Capabilities, UOp, dims, ops, toposort
+from tinycore.ir.ops import MOVEMENT
+from tinycore.schedule.axes import MIXED, Trace, along, trace
+
+REUSE = 16
+"""How often an element of the weights must be read for a copy to pay."""
+LEAST_LANES = 8
+"""An axis of fewer elements gets no lanes."""
+
+LaneBytes = Callable[[str], int]
+"""Bytes of a vector of a device; 0 where layouts are to stay as they are."""
+
+
+def no_lanes(device: str) -> int:
+    """For devices of which nothing is known."""
+    return 0
+
+
+def lanes_of(capabilities: Capabilities) -> int:
+    """What `LaneBytes` says of a device with these capabilities."""
+    return 0 if capabilities.workgroups else capabilities.vector_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a stored value lies in memory.
+
+    Attributes
+    ----------
+    order: the axes of the value in the order of memory; None when they lie as they are.
+    split: (axis, size): the kernel that stores it walks this axis in blocks.
+    """
+
+    order: tuple[int, ...] | None = None
+    split: tuple[int, int] | None = None
+
+
+@dataclass(slots=True)
+class Layouts:
+    """What was decided.
+
+    Attributes
+    ----------
+    roots, stored: the graph with packed operands.
+    layouts: of the stored values that have one.
+    packed: those stored values that are copies of inputs.
+    """
+
+    roots: list[UOp]
+    stored: set[UOp]
+    layouts: dict[UOp, Layout] = field(default_factory=dict)
+    packed: set[UOp] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class _Contraction:
+    """A sum of products below a stored value: `path` leads from the value to the REDUCE."""
+
+    path: tuple[UOp, ...]
+    weights: int
+    """Which operand of the product."""
+    lanes: int
+    """The axis of the product that gets the lanes."""
+    image: Trace
+    traced: Trace
+
+    @property
+    def output_axis(self) -> int | None:
+        """The axis of the stored value that gets the lanes."""
+        entries = along(self.path).axes
+        return entries[self.lanes] if entries[self.lanes] >= 0 else None
+
+
+def choose_layouts(roots: list[UOp], stored: set[UOp], lane_bytes_of: Callable[[UOp], int]) -> Layouts:
+    """See the module. `stored` is what `choose_stored` answered for these roots."""
+    return _Chooser(roots, stored, lane_bytes_of).run()
+
+
+class _Chooser:
+    def __init__(self, roots: list[UOp], stored: set[UOp], lane_bytes_of: Callable[[UOp], int]) -> None:
+        self.roots, self.stored, self.lane_bytes_of = roots, stored, lane_bytes_of
+        self.order = toposort(roots)
+        self.visible = {_below_reshape(root) for root in roots}
+        self.layouts: dict[UOp, Layout] = {}
+        self.packs: dict[UOp, tuple[_Contraction, int]] = {}
+        self.users: dict[UOp, list[UOp]] | None = None
+
+    def run(self) -> Layouts:
+        for node in self.order:
+            if node in self.stored and (node.op.elementwise or node.op in (ops.REDUCE, *MOVEMENT)):
+                self._decide(node)
+        if not self.layouts and not self.packs:
+            return Layouts(self.roots, self.stored)
+        return self._rebuild()
+
+    # --- deciding -----------------------------------------------------------------------------------------
+
+    def _decide(self, node: UOp) -> None:
+        lanes = self.lane_bytes_of(node) // node.dtype.itemsize
+        if lanes < 2:
+            return
+        path = _path_to_reduction(node, self.stored)
+        found = self._contraction(path) if path else None
+        if found is None:
+            order = self._inherited(node)
+            if order is not None:
+                self.layouts[node] = Layout(order)
+            return
+        axis = found.output_axis
+        if axis is None:
+            return
+        order = None
+        if self._is_image(found) and node not in self.visible and self._survives(node, axis):
+            order = (*[k for k in range(len(node.shape)) if k != axis], axis)
+        size = node.shape[axis]
+        block = 2 * lanes
+        split = (axis, block) if isinstance(size, int) and size % block == 0 and size > block else None
+        self.packs[path[-1]] = found, block if split else 0
+        if order or split:
+            self.layouts[node] = Layout(order, split)
+
+    def _contraction(self, path: tuple[UOp, ...]) -> _Contraction | None:
+        """Whether a sum of products has weights to pack; both operands are tried."""
+        reduction = path[-1]
+        product = _below_casts(reduction.src[0])
+        if reduction.arg[0] is not ops.ADD or product.op is not ops.MUL:
+            return None
+        traces = [trace(operand) for operand in product.src]
+        for weights in (1, 0):
+            found = self._with_weights(path, product, traces, weights)
+            if found is not None:
+                return found
+        return None
+
+    def _with_weights(
+        self, path: tuple[UOp, ...], product: UOp, traces: list[Trace], weights: int
+    ) -> _Contraction | None:
+        own, other = traces[weights], traces[1 - weights]
+        if own.base.op is not ops.BUFFER or MIXED in own.axes:
+            return None
+        reduced = frozenset(path[-1].arg[1])
+        free = sorted(own.varying - other.varying - reduced)
+        rows = other.varying - own.varying - reduced
+        if len(free) != 1 or dims.upper(dims.product(product.shape[axis] for axis in rows)) < REUSE:
+            return None
+        lanes = free[0]
+        if dims.upper(product.shape[lanes]) < LEAST_LANES or not isinstance(product.shape[lanes], int):
+            return None
+        found = _Contraction(path, weights, lanes, other, own)
+        if self._is_image(found):
+            return found
+        last = max(axis for axis in range(len(product.shape)) if axis in (rows | own.varying) - reduced)
+        where = own.axes.index(lanes)
+        strided = any(size != 1 for size in own.base.shape[where + 1 :])
+        return found if last == lanes and strided else None
+
+    def _is_image(self, found: _Contraction) -> bool:
+        """Whether windows slide over the other operand, or it lies with its channels last."""
+        reduced = frozenset(found.path[-1].arg[1])
+        if found.image.mixed & reduced and found.image.mixed - reduced:
+            return True
+        reads = self._reads((found.image.base,))
+        return any(read in self.layouts and self.layouts[read].order is not None for read in reads)
+
+    def _inherited(self, node: UOp) -> tuple[int, ...] | None:
+        """The order of something that the value is computed from, where the axes are the same."""
+        if node in self.visible or len(node.shape) < 3:
+            return None
+        for read in self._reads(node.src):
+            layout = self.layouts.get(read)
+            axis = _same_axis(read, layout.order[-1], node) if layout and layout.order else None
+            if axis is not None and self._survives(node, axis):
+                return (*[k for k in range(len(node.shape)) if k != axis], axis)
+        return None
+
+    def _reads(self, values: Iterable[UOp]) -> Iterator[UOp]:
+        """The stored values among these, or that a kernel reads to compute them."""
+        seen: set[UOp] = set()
+        stack = list(values)
+        while stack:
+            current = stack.pop()
+            if current in seen:
+                continue
+            seen.add(current)
+            if current in self.stored:
+                yield current
+            else:
+                stack.extend(current.src)
+
+    def _survives(self, node: UOp, axis: int) -> bool:
+        """Whether the axis is still an axis of its own wherever the value is used; copies want it plain."""
+        stack = [(node, axis)]
+        while stack:
+            current, place = stack.pop()
+            for user in self._users(current):
+                if user.op in MOVEMENT:
+                    above = [k for k, entry in enumerate(_entries_of(user)) if entry == place]
+                    if len(above) != 1:
+                        return False
+                    stack.append((user, above[0]))
+                elif not user.op.elementwise and user.op is not ops.REDUCE:
+                    return False
+        return True
+
+    def _users(self, node: UOp) -> list[UOp]:
+        if self.users is None:
+            self.users = {}
+            for each in self.order:
+                for operand in dict.fromkeys(each.src):
+                    self.users.setdefault(operand, []).append(each)
+        return self.users.get(node, [])
+
+    # --- rebuilding ---------------------------------------------------------------------------------------
+
+    def _rebuild(self) -> Layouts:
+        """The graph with packed operands, and everything that was decided said of its nodes."""
+        memo: dict[UOp, UOp] = {}
+        packed: dict[UOp, None] = {}
+        for node in self.order:
+            src = tuple([memo[operand] for operand in node.src])
+            memo[node] = node if src == node.src else node.replace(src=src)
+            if node in self.packs:
+                found, block = self.packs[node]
+                copy, unpacked = _packed(found, block)
+                packed[copy] = None
+                memo[node] = _with_operand(memo[node], found, unpacked)
+        stored = {memo[node] for node in self.stored} | set(packed)
+        layouts = {memo[node]: layout for node, layout in self.layouts.items()}
+        return Layouts([memo[root] for root in self.roots], stored, layouts, set(packed))
+
+
+def _packed(found: _Contraction, block: int) -> tuple[UOp, UOp]:
+    """The copy of the weights, and the view of it that has the shape of the weights.
+
+    Blocks of the axis with the lanes come first, then the axes that windows slide over, then the other summed
+    axes: each step of the innermost loop reads the vectors next to those of the step before.
+    """
+    base, axes = found.traced.base, found.traced.axes
+    place = axes.index(found.lanes)
+    shape, rank = base.shape, len(base.shape)
+    assert isinstance(shape[place], int)
+    sliding = [axis for axis in range(rank) if axis != place and axes[axis] in found.image.mixed]
+    plain = [axis for axis in range(rank) if axis != place and axis not in sliding]
+    if not block:
+        order = (*sliding, *plain, place)
+        copy = UOp(ops.CONTIGUOUS, base.dtype, (UOp(ops.PERMUTE, base.dtype, (base,), order),))
+        return copy, UOp(ops.PERMUTE, base.dtype, (copy,), _inverse(order))
+    blocked = (*shape[:place], shape[place] // block, block, *shape[place + 1 :])
+
+    def moved(axis: int) -> int:
+        return axis if axis < place else axis + 1
+
+    order = (place, *[moved(axis) for axis in (*sliding, *plain)], place + 1)
+    view = UOp(ops.RESHAPE, base.dtype, (base,), blocked)
+    copy = UOp(ops.CONTIGUOUS, base.dtype, (UOp(ops.PERMUTE, base.dtype, (view,), order),))
+    back = UOp(ops.PERMUTE, base.dtype, (copy,), _inverse(order))
+    return copy, UOp(ops.RESHAPE, base.dtype, (back,), shape)
+
+
+def _with_operand(reduction: UOp, found: _Contraction, unpacked: UOp) -> UOp:
+    """The reduction with the weights read from their copy."""
+    casts: list[UOp] = []
+    product = reduction.src[0]
+    while product.op is ops.CAST:
+        casts.append(product)
+        product = product.src[0]
+    operands = list(product.src)
+    operands[found.weights] = operands[found.weights].substitute({found.traced.base: unpacked})
+    value = product.replace(src=tuple(operands))
+    for cast in reversed(casts):
+        value = cast.replace(src=(value,))
+    return reduction.replace(src=(value,))
+
+
+def _same_axis(read: UOp, axis: int, node: UOp) -> int | None:
+    """The axis of a value that is the axis of what it is computed from; axes of one element aside."""
+    before = [k for k, size in enumerate(read.shape) if size != 1]
+    after = [k for k, size in enumerate(node.shape) if size != 1]
+    if len(before) != len(after) or axis not in before:
+        return None
+    found = after[before.index(axis)]
+    return found if node.shape[found] == read.shape[axis] else None
+
+
+def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(range(len(order)), key=order.__getitem__))
+
+
+def _below_reshape(node: UOp) -> UOp:
+    while node.op is ops.RESHAPE:
+        node = node.src[0]
+    return node
+
+
+def _below_casts(node: UOp) -> UOp:
+    while node.op is ops.CAST:
+        node = node.src[0]
+    return node
+
+
+def _entries_of(movement: UOp) -> tuple[int, ...]:
+    """For every axis of a movement op the axis of its operand that it is, or a negative number."""
+    source = movement.src[0].shape
+    below = along((movement, movement.src[0])).axes
+    result = [MIXED] * len(movement.shape)
+    for axis, entry in enumerate(below):
+        if entry >= 0 and source[axis] == movement.shape[entry]:
+            result[entry] = axis
+    return tuple(result)
+
+
+def _path_to_reduction(node: UOp, stored: set[UOp]) -> tuple[UOp, ...]:
+    """From a stored value to the one REDUCE that its kernel computes, through elementwise and movement ops.
+
+    Empty where there is none, or another one beside it.
+    """
+    parent: dict[UOp, UOp | None] = {node: None}
+    stack, found = [node], []
+    while stack:
+        current = stack.pop()
+        if current.op is ops.REDUCE:
+            found.append(current)
+            continue
+        for operand in current.src:
+            if operand not in parent and operand not in stored:
+                parent[operand] = current
+                stack.append(operand)
+    if len(found) != 1:
+        return ()
+    path: list[UOp] = []
+    step: UOp | None = found[0]
+    while step is not None:
+        path.append(step)
+        step = parent[step]
+    return tuple(reversed(path))
