@@ -21,7 +21,7 @@ from tinycore.errors import BindingError
 from tinycore.ir import UOp
 from tinycore.runtime.buffer import Buffer
 from tinycore.runtime.device import Graph, GraphDevice, Launch, Opaque
-from tinycore.runtime.realize import Call, CopyCall, KernelCall, recorders, statistics
+from tinycore.runtime.realize import Call, CopyCall, KernelCall, RememberedCall, recorders, statistics
 from tinycore.runtime.storage import Bindings, check_bindings
 
 
@@ -39,6 +39,7 @@ class _Segment:
     memories: Mapping[Buffer, Opaque] = field(default_factory=dict)
     """The memory that the graph reads and writes for every input at present; the buffers may be gone."""
     bindings: Bindings = field(default_factory=dict)
+    written: dict[Buffer, None] = field(default_factory=dict)
 
     def replay(self, exchanged: Mapping[Buffer, Buffer], bindings: Bindings) -> None:
         """Run the calls; a graph is told only what changed since the last time."""
@@ -59,6 +60,8 @@ class _Segment:
                 self.graph.update(position, launch)
         self.memories, self.bindings = memories, bindings
         self.graph.replay()
+        for buffer in self.written:
+            exchanged.get(buffer, buffer).version += 1
 
 
 class Recording:
@@ -132,6 +135,10 @@ def _with_buffers(call: Call, exchanged: Mapping[Buffer, Buffer]) -> Call:
         return call
     if isinstance(call, CopyCall):
         return CopyCall(exchanged.get(call.source, call.source), exchanged.get(call.target, call.target))
+    if isinstance(call, RememberedCall):
+        changed = _with_buffers(call.call, exchanged)
+        assert isinstance(changed, KernelCall)
+        return RememberedCall(changed)
     return KernelCall(call.kernel, call.compiled, tuple([exchanged.get(b, b) for b in call.buffers]))
 
 
@@ -152,6 +159,7 @@ def _segments(calls: Sequence[Call], inputs: Sequence[Buffer]) -> list[_Segment]
             segment.symbolic.append(len(segment.calls))
         for buffer in known.intersection(call.buffers):
             segment.users.setdefault(buffer, []).append(len(segment.calls))
+        segment.written[call.buffers[0]] = None
         segment.calls.append(call)
     return result
 

@@ -44,6 +44,7 @@ class KernelCall:
 
     def run(self, bindings: Bindings) -> None:
         """Launch, and report at DEBUG=2."""
+        self.buffers[0].version += 1
         device = self.buffers[0].device
         if self.compiled is None:
             assert isinstance(device, ReferenceDevice)
@@ -83,6 +84,25 @@ class KernelCall:
 
 
 @dataclass(frozen=True, slots=True)
+class RememberedCall:
+    """A launch whose result is a function of one buffer: it is skipped while that buffer is unchanged."""
+
+    call: KernelCall
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        """Of the launch: the result and what it is computed from."""
+        return self.call.buffers
+
+    def run(self, bindings: Bindings) -> None:
+        """Launch if the source has changed since the last time."""
+        target, source = self.call.buffers
+        if not target.follows(source):
+            self.call.run(bindings)
+            target.set_source(source)
+
+
+@dataclass(frozen=True, slots=True)
 class CopyCall:
     """Bytes from one buffer to another."""
 
@@ -100,7 +120,7 @@ class CopyCall:
         self.target.copy_in(visible)
 
 
-Call = KernelCall | CopyCall
+Call = KernelCall | RememberedCall | CopyCall
 Recorder = Callable[[Sequence[Call], Bindings], None]
 recorders: ContextVar[tuple[Recorder, ...]] = ContextVar("tinycore_recorders", default=())
 """Called with every list of calls that has run (capture), in this thread or task only."""
@@ -136,6 +156,7 @@ def realize(roots: Sequence[UOp], bindings: Bindings | None = None, device: str 
     }
     _check_sizes(schedule, bindings)
     _allocate(schedule, buffers)
+    _recall(schedule, buffers)
     calls = _calls(schedule.steps, buffers)
     for call in calls:
         call.run(bindings)
@@ -196,6 +217,18 @@ def _allocate(schedule: Schedule, buffers: dict[UOp, Buffer]) -> None:
             buffers[node] = Buffer(get_device(node.arg[2]), nbytes(node))
 
 
+def _recall(schedule: Schedule, buffers: dict[UOp, Buffer]) -> None:
+    """Results that are worth keeping are stored where they were stored the last time."""
+    for step in schedule.steps:
+        if isinstance(step, KernelStep) and step.remember:
+            target, source = step.buffers[0], buffers[step.buffers[1]]
+            known = source.derived(step.kernel)
+            if known is None:
+                source.remember(step.kernel, buffers[target])
+            else:
+                buffers[target] = known
+
+
 def _calls(steps: Sequence[Step], buffers: Mapping[UOp, Buffer]) -> list[Call]:
     """Every step with its code and its buffers. Raises CompileError before anything runs."""
     kernels = [step for step in steps if isinstance(step, KernelStep)]
@@ -207,7 +240,8 @@ def _calls(steps: Sequence[Step], buffers: Mapping[UOp, Buffer]) -> list[Call]:
             calls.append(CopyCall(buffers[step.source], buffers[step.target]))
         else:
             found = next(code) if _compiles_for(step) is not None else None
-            calls.append(KernelCall(step.kernel, found, tuple([buffers[node] for node in step.buffers])))
+            call = KernelCall(step.kernel, found, tuple([buffers[node] for node in step.buffers]))
+            calls.append(RememberedCall(call) if step.remember else call)
     return calls
 
 

@@ -121,7 +121,10 @@ def _make(
     results = _keep_versions(results, tasks, builder)
     ordered = order_tasks(_split_hazards(tasks, builder), builder)
     steps = [step for task in ordered for step in _step(task, builder, task.node in chosen.packed)]
+    # Copies of inputs come first: what follows is one run of kernels for a device that replays them.
+    steps.sort(key=lambda step: not (isinstance(step, KernelStep) and step.remember))
     kept = {node for result in results for node in toposort((result,)) if node.op is ops.BUFFER}
+    kept |= {step.buffers[0] for step in steps if isinstance(step, KernelStep) and step.remember}
     return Schedule(tuple(steps), tuple(results), plan(steps, kept))
 
 

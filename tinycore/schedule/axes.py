@@ -1,7 +1,7 @@
 """Following axes through movement ops: which axis of a source an axis of a value is.
 
-An axis that a RESHAPE, PAD, SHRINK or FLIP mixes or moves has no source axis of its own; sliding windows are
-made of such.
+An axis that a RESHAPE, PAD or SHRINK mixes or moves has no source axis of its own; sliding windows are made of
+such. A FLIP walks the same axis backwards.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def along(path: Sequence[UOp]) -> Trace:
 def _below(node: UOp, entries: list[int], mixed: set[int]) -> list[int]:
     """The entries of a movement op's source."""
     source = node.src[0].shape
-    if node.op is ops.CAST:
+    if node.op in (ops.CAST, ops.FLIP):
         return entries
     if node.op is ops.PERMUTE:
         result = [STILL] * len(entries)
@@ -85,9 +85,7 @@ def _below(node: UOp, entries: list[int], mixed: set[int]) -> list[int]:
 
 
 def _whole(node: UOp, axis: int) -> bool:
-    """Whether a PAD, SHRINK or FLIP leaves an axis alone."""
-    if node.op is ops.FLIP:
-        return axis not in node.arg
+    """Whether a PAD or SHRINK leaves an axis alone."""
     return bool(node.arg[axis] == ((0, 0) if node.op is ops.PAD else (0, node.src[0].shape[axis])))
 
 

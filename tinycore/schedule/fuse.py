@@ -219,7 +219,7 @@ class _Chooser:
                 return
         repeated = dims.product(node.shape[axis] for axis in axes)
         inside = level is Level.FULL or (owner is not None and self.nests[owner].shape is not None)
-        value = _computed(source)
+        value = self._inside_padding(_computed(source))
         if (
             value is not None
             and self.buffered[value]
@@ -229,6 +229,15 @@ class _Chooser:
         ):
             self.stored.add(value)
         self._mark(source, owner, Level.FREE)
+
+    def _inside_padding(self, value: UOp | None) -> UOp | None:
+        """What is filled up with another value than 0: storing that is storing less, and without its guards."""
+        while value is not None and value.op is ops.WHERE:
+            (read, *others) = [operand for operand in value.src if self.buffered[operand]]
+            if others or read.op is not ops.PAD:
+                break
+            value = _computed(read)
+        return value
 
     def _mark(self, node: UOp, owner: UOp | None, level: Level) -> None:
         place = _Place(owner, level)

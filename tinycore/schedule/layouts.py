@@ -157,6 +157,8 @@ class _Chooser:
         own, other = traces[weights], traces[1 - weights]
         if own.base.op is not ops.BUFFER or MIXED in own.axes:
             return None
+        if not all(isinstance(size, int) for size in own.base.shape):  # a copy depends on its source alone
+            return None
         reduced = frozenset(path[-1].arg[1])
         free = sorted(own.varying - other.varying - reduced)
         rows = other.varying - own.varying - reduced

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from tinycore.errors import TinycoreError
 from tinycore.ir import Op, UOp, ops
 from tinycore_frontend_tensor import execution, provenance
+from tinycore_frontend_tensor.strided import slide_of, unslide
 
 Rule = Callable[[UOp, UOp], "tuple[UOp | None, ...] | None"]
 
@@ -44,7 +45,10 @@ def _operands(node: UOp) -> tuple[UOp, ...]:
     if node.op is ops.BUFFER:
         behind = execution.definition(node)
         return () if behind is None else (behind,)
-    return node.src if node.dtype.is_float and node.op is not ops.DETACH else ()
+    if not node.dtype.is_float or node.op is ops.DETACH:
+        return ()
+    slide = slide_of(node)
+    return node.src if slide is None else (slide.source,)
 
 
 def _paths(root: UOp, targets: set[UOp]) -> tuple[list[UOp], set[UOp]]:
@@ -73,6 +77,9 @@ def _backwards(node: UOp, cotangent: UOp) -> list[tuple[UOp, UOp | None]]:
         return [] if behind is None else [(behind, cotangent)]
     if not node.src or node.op is ops.DETACH:
         return []
+    slide = slide_of(node)
+    if slide is not None:
+        return [(slide.source, unslide(cotangent, slide))]
     rule = _rules().get(node.op)
     parts = None if rule is None else rule(node, cotangent)
     if parts is None:

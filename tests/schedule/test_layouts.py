@@ -1,0 +1,189 @@
+"""Physical layouts: what is packed, what lies with its channels last, and that nobody outside sees any of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tinycore import Tensor, jit
+from tinycore.ir import UOp, dtypes, ops
+from tinycore.runtime.report import collect
+from tinycore.schedule import KernelStep, make_schedule, number_buffers
+from tinycore.schedule.axes import MIXED, STILL, along, trace
+
+
+def random(*shape):
+    return np.random.default_rng(len(shape)).integers(-4, 5, shape).astype(np.float32)
+
+
+def tensor(*shape):
+    return Tensor(random(*shape)).realize()
+
+
+def steps_of(*tensors, lanes=64):
+    numbered, _ = number_buffers([each.uop for each in tensors])
+    return make_schedule(numbered, "X", lane_bytes=lambda device: lanes, remember=False).steps
+
+
+def windows_of(image, size):
+    """What a convolution with padding needs, by numpy."""
+    edge = size // 2
+    wide = np.pad(image, ((0, 0), (0, 0), (edge, edge), (edge, edge)))
+    return np.lib.stride_tricks.sliding_window_view(wide, (size, size), (2, 3))
+
+
+def convolved(image, weight):
+    return np.einsum("ncyxij,fcij->nfyx", windows_of(image, weight.shape[2]), weight)
+
+
+@pytest.fixture(autouse=True)
+def on_lanes():
+    """These tests are about a device whose values have lanes."""
+    from tinycore.runtime.devices import default_device, get_device
+
+    if not get_device(default_device()).target.capabilities.vector_bytes:
+        pytest.skip("the default device has no lanes")
+
+
+# --- axes -------------------------------------------------------------------------------------------------
+
+
+def buffer(*shape):
+    return UOp(ops.BUFFER, dtypes.float32, (), (-1, shape, "X"))
+
+
+def test_axes_are_followed_through_movement():
+    a = buffer(5, 3, 7)
+    moved = UOp(ops.PERMUTE, a.dtype, (a,), (2, 0, 1))
+    assert trace(moved).axes == (1, 2, 0)
+    merged = UOp(ops.RESHAPE, a.dtype, (a,), (15, 1, 7))
+    assert trace(merged).axes == (MIXED, MIXED, 2)
+    assert trace(merged).mixed == {0}
+    wide = UOp(ops.EXPAND, a.dtype, (UOp(ops.RESHAPE, a.dtype, (a,), (1, 5, 3, 7)),), (4, 5, 3, 7))
+    assert trace(wide).varying == {1, 2, 3}
+    assert trace(UOp(ops.PAD, a.dtype, (a,), ((0, 0), (1, 0), (0, 0)))).axes == (0, MIXED, 2)
+    assert trace(UOp(ops.FLIP, a.dtype, (a,), (1,))).axes == (0, 1, 2)
+    assert along((moved, a)).axes == (1, 2, 0)
+
+
+def test_axes_of_one_element_stand_still():
+    a = buffer(1, 4)
+    assert trace(a).axes == (STILL, 1)
+    assert trace(UOp(ops.RESHAPE, a.dtype, (a,), (4, 1, 1))).axes == (STILL, 0)
+
+
+# --- what is decided --------------------------------------------------------------------------------------
+
+
+def test_weights_are_packed_in_blocks_and_the_copy_comes_first():
+    first, second = steps_of(tensor(1, 8, 6, 6).conv2d(tensor(64, 8, 3, 3)))
+    assert isinstance(first, KernelStep)
+    assert first.remember
+    assert not second.remember
+    assert first.buffers[0].arg[1] == (2, 3, 3, 8, 32)
+
+
+def test_what_lies_between_convolutions_has_its_channels_last():
+    x = tensor(1, 8, 6, 6).conv2d(tensor(16, 8, 3, 3), padding=1).relu()
+    steps = [step for step in steps_of(x.conv2d(tensor(32, 16, 3, 3)).relu()) if not step.remember]
+    shapes = [step.buffers[0].arg[1] for step in steps]
+    assert [tuple(size for size in shape if size != 1) for shape in shapes] == [(6, 6, 16), (32, 4, 4)]
+
+
+def test_an_axis_that_is_lost_on_the_way_stays_where_it_is():
+    x = tensor(2, 8, 6, 6).conv2d(tensor(16, 8, 3, 3), padding=1).relu()
+    flat = x.reshape(2, 16 * 36) @ tensor(16 * 36, 5)
+    steps = [step for step in steps_of(flat) if not step.remember]
+    sizes = [size for size in steps[0].buffers[0].arg[1] if size != 1]
+    assert sizes == [2, 16, 6, 6]
+
+
+def test_nothing_changes_without_lanes():
+    steps = steps_of(tensor(1, 8, 6, 6).conv2d(tensor(64, 8, 3, 3)), lanes=0)
+    assert len(steps) == 1
+
+
+def test_a_matrix_that_is_read_once_is_not_packed():
+    assert len(steps_of(tensor(1, 64) @ tensor(96, 64).transpose())) == 1
+    assert len(steps_of(tensor(64, 64) @ tensor(96, 64).transpose())) == 2
+    assert len(steps_of(tensor(64, 64) @ tensor(64, 96))) == 1
+
+
+# --- and that it is right ---------------------------------------------------------------------------------
+
+
+def network(x, weights):
+    first, second, third = weights
+    y = x.conv2d(first, padding=1).relu()
+    z = (y.conv2d(second, padding=1) + y).relu().max_pool2d(2)
+    return z.conv2d(third).mean((2, 3))
+
+
+def expected(x, weights):
+    first, second, third = weights
+    y = np.maximum(convolved(x, first), 0)
+    z = np.maximum(convolved(y, second) + y, 0)
+    n, c, h, w = z.shape
+    return convolved(z.reshape(n, c, h // 2, 2, w // 2, 2).max((3, 5)), third).mean((2, 3))
+
+
+SHAPES = ((32, 3, 3, 3), (32, 32, 3, 3), (9, 32, 1, 1))
+
+
+def test_a_network_of_convolutions():
+    x, weights = tensor(2, 3, 8, 8), [tensor(*shape) for shape in SHAPES]
+    found = network(x, weights).numpy()
+    np.testing.assert_allclose(found, expected(x.numpy(), [w.numpy() for w in weights]), rtol=1e-5)
+
+
+def test_a_copy_is_made_again_only_when_the_weights_change():
+    x, w = tensor(2, 4, 6, 6), tensor(16, 4, 3, 3)
+
+    def kernels():
+        with collect() as times:
+            found = x.conv2d(w, padding=1).numpy()
+        np.testing.assert_array_equal(found, convolved(x.numpy(), w.numpy()))
+        return len(times)
+
+    assert [kernels(), kernels(), kernels()] == [2, 1, 1]
+    w.assign(w * 2).realize()
+    assert [kernels(), kernels()] == [2, 1]
+
+
+def test_a_captured_function_sees_new_weights():
+    x, w = tensor(2, 4, 6, 6), tensor(16, 4, 3, 3)
+    captured = jit(lambda image: x.conv2d(w, padding=1) + image)
+    zero = tensor(2, 16, 6, 6) * 0
+    for _ in range(4):
+        np.testing.assert_array_equal(captured(zero.realize()).numpy(), convolved(x.numpy(), w.numpy()))
+    w.assign(w * 3).realize()
+    for _ in range(2):
+        np.testing.assert_array_equal(captured(zero.realize()).numpy(), convolved(x.numpy(), w.numpy()))
+
+
+def test_weights_that_a_captured_function_is_given():
+    x = tensor(2, 4, 6, 6)
+    captured = jit(lambda w: x.conv2d(w, padding=1))
+    for factor in (1, 2, 3, 4):
+        w = (tensor(16, 4, 3, 3) * factor).realize()
+        for _ in range(2):
+            np.testing.assert_array_equal(captured(w).numpy(), convolved(x.numpy(), w.numpy()))
+    # What was captured wrote over the copy of the first weights: they must not be taken for packed.
+    w = tensor(16, 4, 3, 3)
+    np.testing.assert_array_equal(x.conv2d(w, padding=1).numpy(), convolved(x.numpy(), w.numpy()))
+
+
+def test_training_steps_inside_a_captured_function():
+    x, w = tensor(2, 4, 6, 6), tensor(16, 4, 3, 3)
+
+    @jit
+    def step(image):
+        loss = image.conv2d(w, padding=1).sum((1, 2, 3))
+        w.assign(w - 1)
+        return loss.realize(w)
+
+    reference = w.numpy()
+    for _ in range(5):
+        found = step(x).numpy()
+        np.testing.assert_array_equal(found, convolved(x.numpy(), reference).sum((1, 2, 3)))
+        reference = reference - 1
