@@ -233,10 +233,10 @@ class _Chooser:
     def _inside_padding(self, value: UOp | None) -> UOp | None:
         """What is filled up with another value than 0: storing that is storing less, and without its guards."""
         while value is not None and value.op is ops.WHERE:
-            (read, *others) = [operand for operand in value.src if self.buffered[operand]]
-            if others or read.op is not ops.PAD:
+            read = [operand for operand in value.src if self.buffered[operand]]
+            if len(read) != 1 or read[0].op is not ops.PAD:
                 break
-            value = _computed(read)
+            value = _computed(read[0])
         return value
 
     def _mark(self, node: UOp, owner: UOp | None, level: Level) -> None:
