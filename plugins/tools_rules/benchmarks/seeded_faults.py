@@ -14,13 +14,12 @@ import functools
 import json
 import multiprocessing
 import os
-import random
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 
-from tinycore_tools_rules.mutate import OPERATORS, Outcome, judge, mutants
+from tinycore_tools_rules.mutate import OPERATORS, Outcome, draw, judge, mutants
 from tinycore_tools_rules.sources import Unit, core_names, open_source, units_of
 
 
@@ -37,26 +36,6 @@ def work(name: str, identity: str, number: int) -> tuple[Outcome, float]:
     return judge(unit, mutants(unit)[number]), time.perf_counter() - start
 
 
-def draw(count: int, seed: int, by: str) -> list[tuple[str, str, int]]:
-    """(file, rule, number of the mutant), the same for the same seed."""
-    chance = random.Random(seed)
-    written: dict[tuple[str, int, str], list[Unit]] = {}
-    for name in core_names():
-        for unit in units(name).values():
-            if unit.rule.kind != "render":
-                key = (name, unit.rule.span.line, unit.identity if by == "rule" else "")
-                written.setdefault(key, []).append(unit)
-    keys, chosen = sorted(written), set()
-    while len(chosen) < count:
-        unit = chance.choice(written[chance.choice(keys)])
-        found = mutants(unit)
-        wanted = chance.choice(list(OPERATORS))
-        numbers = [k for k, mutant in enumerate(found) if mutant.operator == wanted]
-        if numbers:
-            chosen.add((unit.source.name, unit.identity, chance.choice(numbers)))
-    return sorted(chosen, key=lambda item: chance.random())
-
-
 def main() -> int:
     """Draw, judge, report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -67,7 +46,9 @@ def main() -> int:
     parser.add_argument("--json")
     options = parser.parse_args()
     start = time.perf_counter()
-    chosen = draw(options.count, options.seed, options.by)
+    every = [unit for name in core_names() for unit in units(name).values()]
+    drawn = draw(every, options.count, options.seed, by_line=options.by == "line")
+    chosen = [(unit.source.name, unit.identity, number) for unit, number in drawn]
     outcomes: list[Outcome] = []
     with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         for outcome, seconds in pool.map(work, *zip(*chosen, strict=True), chunksize=4):

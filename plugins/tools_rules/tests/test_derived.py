@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from tinycore_tools_rules.derive import derive
 from tinycore_tools_rules.fuzz import fuzz
-from tinycore_tools_rules.mutate import OPERATORS, judge, mutants
-from tinycore_tools_rules.sources import open_source, units_of
+from tinycore_tools_rules.mutate import OPERATORS, draw, judge, mutants
+from tinycore_tools_rules.sources import core_names, open_source, units_of
 
 from tinycore.ir.ops import ops
 
@@ -103,22 +103,20 @@ def test_faults_are_caught_and_equivalents_told_apart(units):
     assert judge(unit, wrong).outcome in ("type error", "caught")
 
 
+def test_drawn_faults_are_different_and_the_same_every_time(units):
+    several = units(MUTATED)
+    drawn = draw(several, 12, 3)
+    assert [(unit.name, number) for unit, number in draw(several, 12, 3)] == [(u.name, k) for u, k in drawn]
+    assert len({(unit.name, number) for unit, number in drawn}) == 12
+    assert len(draw(several, 1000, 3)) == sum(len(mutants(unit)) for unit in several)  # there are no more
+    assert {unit.name for unit, _ in drawn} == {"r", "s"}
+
+
 @pytest.mark.slow
 def test_most_faults_in_the_core_are_caught():
     """A small sample; the whole figure is made by benchmarks/seeded_faults.py."""
-    import random
-
-    chance = random.Random(5)
-    units = [
-        unit
-        for name in ("algebra", "index", "movement", "gradient", "schedule")
-        for unit in units_of(open_source(f"tinycore.passes.{name}"))
-    ]
-    outcomes = []
-    while len(outcomes) < 60:
-        unit = chance.choice(units)
-        if found := mutants(unit):
-            outcomes.append(judge(unit, chance.choice(found), 1.0))
+    every = [unit for name in core_names() for unit in units_of(open_source(name))]
+    outcomes = [judge(unit, mutants(unit)[number], 1.0) for unit, number in draw(every, 40, 5)]
     caught = sum(item.outcome == "caught" for item in outcomes)
     survived = [item for item in outcomes if item.outcome == "survived"]
     assert caught >= 20 and len(survived) <= 0.1 * (caught + len(survived)), survived

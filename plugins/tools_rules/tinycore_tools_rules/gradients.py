@@ -20,7 +20,7 @@ from tinycore.ir.ops import ops
 from tinycore.rules import syntax as s
 from tinycore.rules.matcher import Matcher, Pool
 from tinycore_tools_rules.contexts import contexts
-from tinycore_tools_rules.paste import counterexample
+from tinycore_tools_rules.paste import counterexample, instance
 from tinycore_tools_rules.sample import Tested
 from tinycore_tools_rules.sources import Unit
 from tinycore_tools_rules.tensors import NO_MEANING, Maker
@@ -134,31 +134,31 @@ def _try(unit: Unit, table: Any, before: UOp, maker: GradientMaker, found: Teste
                 break
     except Exception as error:  # noqa: BLE001  whatever a rule raises is a finding, and is shown
         found.problem = f"the rule raises {type(error).__name__}: {error}"
-        found.refutation = f"# {unit.name} at {unit.where}\n# {found.problem}\n# at {before!r}"
+        found.refutation = instance(before, None, f"{unit.name} at {unit.where}\n{found.problem}")
         return
     if slots is None:
         return
     if len(slots) != len(before.src):
         found.problem = f"{len(slots)} gradients for {len(before.src)} operands"
-        found.refutation = f"# {unit.name} at {unit.where}\n# {found.problem}\n# at {before!r}"
+        found.refutation = instance(before, None, f"{unit.name} at {unit.where}\n{found.problem}")
         return
     for operand, slot in zip(before.src, slots, strict=True):
         if slot is not None and not operand.dtype.is_float:
             found.problem = f"a gradient for an operand of {operand.dtype.name}"
-            found.refutation = f"# {unit.name} at {unit.where}\n# {found.problem}\n# at {before!r}"
+            found.refutation = instance(before, None, f"{unit.name} at {unit.where}\n{found.problem}")
             return
         if slot is not None and (slot.dtype is not operand.dtype or slot.shape != operand.shape):
             found.problem = (
                 f"a gradient is {slot.dtype.name}{list(slot.shape)}, "
                 f"the operand {operand.dtype.name}{list(operand.shape)}"
             )
-            found.refutation = f"# {unit.name} at {unit.where}\n# {found.problem}\n# at {before!r}"
+            found.refutation = instance(before, None, f"{unit.name} at {unit.where}\n{found.problem}")
             return
     try:
         _compare(unit, before, g, slots, maker, found)
     except NO_MEANING as error:
         found.problem = f"a gradient has no meaning: {type(error).__name__}: {error}".splitlines()[0]
-        found.refutation = f"# {unit.name} at {unit.where}\n# {found.problem}\n# at {before!r}"
+        found.refutation = instance(before, None, f"{unit.name} at {unit.where}\n{found.problem}")
 
 
 def _compare(unit: Unit, before: UOp, g: UOp, slots: Any, maker: GradientMaker, found: Tested) -> None:
@@ -196,7 +196,8 @@ def _compare(unit: Unit, before: UOp, g: UOp, slots: Any, maker: GradientMaker, 
                 before,
                 mine[0] if mine else before,
                 arrays,
-                f"vjp rule at {unit.where}: operand and its gradient",
+                f"vjp rule at {unit.where}: what is differentiated, and the gradient",
+                maker.bindings,
             )
             return
     if leaves:

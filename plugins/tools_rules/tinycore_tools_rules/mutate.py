@@ -7,7 +7,8 @@ proved (or right for every value of the small formats) is equivalent; all others
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import random
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,35 @@ def mutants(unit: Unit) -> list[Mutant]:
             if rule != unit.rule:
                 found.append(Mutant(operator, what, rule))
     return found
+
+
+def draw(units: Sequence[Unit], count: int, seed: int, by_line: bool = False) -> list[tuple[Unit, int]]:
+    """`count` different mutants of these rules, as numbers of `mutants`; the same for the same seed.
+
+    Every rule has the same chance (`by_line`: all rules of a loop together have that of one), and of a rule every
+    operator, then every place. Render rules are text and take no part.
+    """
+    chance = random.Random(seed)
+    written: dict[tuple[str, int, str], list[Unit]] = {}
+    for unit in units:
+        if unit.rule.kind == "render":
+            continue
+        key = (unit.source.name, unit.rule.span.line, "" if by_line else unit.identity)
+        written.setdefault(key, []).append(unit)
+    keys = sorted(written)
+    chosen: dict[tuple[str, int], Unit] = {}
+    made: dict[str, list[Mutant]] = {}
+    for _ in range(1000 * count):
+        if len(chosen) == count:
+            break
+        unit = chance.choice(written[chance.choice(keys)])
+        if unit.identity not in made:
+            made[unit.identity] = mutants(unit)
+        if found := made[unit.identity]:
+            operator = chance.choice(sorted({mutant.operator for mutant in found}))
+            number = chance.choice([k for k, mutant in enumerate(found) if mutant.operator == operator])
+            chosen[unit.identity, number] = unit
+    return [(chosen[key], key[1]) for key in sorted(chosen)]
 
 
 def judge(unit: Unit, mutant: Mutant, patience: float = 2.0) -> Outcome:

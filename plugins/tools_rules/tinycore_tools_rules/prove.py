@@ -28,6 +28,8 @@ from tinycore_tools_rules.terms import Encoding, Terms, signless, sort_width, wr
 from tinycore_tools_rules.typed import Impossible, Typed, leaves_of
 
 SYMBOLIC_MS, ENUMERATED_MS = 1200, 400
+STEPS_PER_MS = 8000
+"""z3 counts steps, so that its answers hardly depend on the machine and on what else runs there."""
 MATCHED_CHOICES, MAXIMUM_CHOICES = 28, 600
 ROUNDING_FLAGS = frozenset({"reassoc", "contract", "arcp"})
 """Fast-math flags of rules that may round differently: they are proved for real numbers."""
@@ -406,7 +408,8 @@ def _check(
 ) -> Proof | None:
     """None when both sides are equal on this path."""
     solver = z3.Solver()
-    solver.set("timeout", timeout)
+    solver.set("rlimit", timeout * STEPS_PER_MS)
+    solver.set("timeout", timeout * 3)  # a second limit: not all of its work is counted
     solver.add(*path.conditions)
     problem = ""
     if isinstance(after, Exception):
@@ -431,6 +434,17 @@ def _check(
             "unknown", why="z3 does not answer in time" if answer == z3.unknown else "uninterpreted ops"
         )
     return Proof("different", 1, candidate=_candidate(solver.model(), leaves, problem))
+
+
+def milliseconds() -> int:
+    """What z3 has done so far in this process, in the time that it would usually take."""
+    solver = z3.Solver()
+    solver.check()
+    found = solver.statistics()
+    return (
+        next((int(found[k][1]) for k in range(len(found)) if found[k][0] == "rlimit count"), 0)
+        // STEPS_PER_MS
+    )
 
 
 def assumptions(unit: Unit, terms: Terms) -> Iterator[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,19 +16,15 @@ from tinycore.ir.dtypes import DType, Scalar
 from tinycore.ir.ops import ops
 from tinycore_tools_rules.contexts import contexts
 from tinycore_tools_rules.judge import judge, malformed
-from tinycore_tools_rules.paste import counterexample
+from tinycore_tools_rules.paste import counterexample, instance
 from tinycore_tools_rules.prove import edge_values
 from tinycore_tools_rules.sources import Table, Unit
 from tinycore_tools_rules.typed import Impossible, Typed
+from tinycore_tools_rules.values import DYADIC, random_values
 
 Array = NDArray[Any]
 LANES = 64
 EXHAUSTIVE_BITS = 17
-FLOATS = (
-    0.0, -0.0, 1.0, -1.0, 0.5, 2.5, 3.0, -8.0, math.inf, -math.inf, math.nan, 1e-45, -1e-45, 6e-8, 448.0, 65504.0,
-    3e38, 5e-324, 1.7e308, 0.1,
-)  # fmt: skip
-DYADIC = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5, 4.0, -4.0, 1.5, 3.0, -3.0)
 
 
 @dataclass(slots=True)
@@ -42,47 +37,6 @@ class Tested:
     problem: str = ""
     refutation: str = ""
     dtypes: set[str] = field(default_factory=set)
-
-
-def random_values(dtype: DType, size: int, chance: random.Random, dyadic: bool = False) -> Array:
-    """Elements of a dtype, its corner cases among them."""
-    generator = np.random.default_rng(chance.getrandbits(32))
-    if dtype.kind == "bool":
-        return generator.integers(0, 2, size).astype(bool)
-    if dtype.is_float:
-        return _random_floats(dtype, size, generator, dyadic)
-    if dtype.kind == "index":
-        return generator.integers(-50, 100, size)
-    low, high = int(dtype.min), int(dtype.max)
-    corners = [low, low + 1, high, high - 1, 0, 1, 2, 3, 7, 8, 63, 64, high // 2]
-    small = generator.integers(-20 if low else 0, 21, size).tolist()
-    anywhere = [chance.randint(low, high) for _ in range(size)]
-    # Few bits and their neighbours: where they are converted to floats, they are often halfway.
-    wide = int(dtype.bits)
-    round_ = [
-        (chance.randrange(1, 64) << chance.randrange(wide)) + chance.choice([-1, 0, 1]) for _ in range(size)
-    ]
-    near = [min(max(low, chance.choice([1, -1]) * value), high) for value in round_]
-    mixed = [chance.choice(chance.choice((corners, small, anywhere, near))) for _ in range(size)]
-    return np.array(mixed, dtype=object).astype(dtype.numpy)
-
-
-def _random_floats(dtype: DType, size: int, generator: Any, dyadic: bool) -> Array:
-    if dyadic:
-        return np.asarray(generator.choice(DYADIC, size).astype(dtype.numpy))
-    with np.errstate(all="ignore"):
-        plain = (generator.normal(size=size) * 10.0 ** generator.integers(-3, 4, size)).astype(dtype.numpy)
-        corners = generator.choice(FLOATS, size).astype(dtype.numpy)
-    unsigned = f"uint{dtype.bits}"
-    patterns = generator.integers(0, 1 << dtype.bits, size, dtype=unsigned).view(dtype.numpy)
-    # Round numbers and their neighbours: where sums of them are rounded, they are often halfway.
-    near = (
-        generator.choice([1.0, 1.5, 1.25, 3.0, -1.0, -1.5], size) * 2.0 ** generator.integers(-6, 7, size)
-    ).astype(dtype.numpy)
-    near = (near.view(unsigned) + generator.integers(-1, 2, size).astype(unsigned)).view(dtype.numpy)
-    kind = generator.integers(0, 4, size)
-    chosen = np.choose(kind, [array.view(unsigned) for array in (plain, corners, patterns, near)])
-    return np.asarray(chosen.view(dtype.numpy))
 
 
 class RandomLeaves:
@@ -98,7 +52,8 @@ class RandomLeaves:
     def buffer(self, dtype: DType) -> UOp:
         """A leaf of which only the dtype is known."""
         node = UOp(ops.BUFFER, dtype, (), (len(self.arrays), (), "D"))
-        self.arrays[node] = random_values(dtype, self.lanes, self.chance, self.dyadic)
+        others = [array for leaf, array in self.arrays.items() if leaf.dtype is dtype]
+        self.arrays[node] = random_values(dtype, self.lanes, self.chance, self.dyadic, others)
         return node
 
     def variable(self, name: str, dtype: DType) -> UOp:
@@ -203,7 +158,7 @@ def try_instance(
         after = rewritten(table, before, context)
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         found.problem = f"the rule raises {type(error).__name__}: {error}"
-        found.refutation = f"# {unit.name} at {unit.where}\n# {found.problem}\n# at {before!r}"
+        found.refutation = instance(before, None, f"{unit.name} at {unit.where}\n{found.problem}")
         return True
     if after is None:
         return False
@@ -212,11 +167,11 @@ def try_instance(
             f"the result is {after.dtype.name}{list(after.shape)}, "
             f"not {before.dtype.name}{list(before.shape)}"
         )
-        found.refutation = f"# {unit.name} at {unit.where}\n# {found.problem}\n# {before!r} -> {after!r}"
+        found.refutation = instance(before, after, f"{unit.name} at {unit.where}\n{found.problem}")
         return True
     if wrong := malformed(before, after):
         found.problem = f"the result has no meaning: {wrong}"
-        found.refutation = f"# {unit.name} at {unit.where}\n# {found.problem}\n# {before!r} -> {after!r}"
+        found.refutation = instance(before, after, f"{unit.name} at {unit.where}\n{found.problem}")
         return True
     used = {node for root in (before, after) for node in root.toposort()}
     leaves = {node: array for node, array in arrays.items() if node in used}
@@ -226,7 +181,7 @@ def try_instance(
         wide = "a number of dtype index that 64 bits do not hold"
         what = wide if isinstance(error, OverflowError) else f"{type(error).__name__}: {error}"
         found.problem = f"the result has no meaning: {what}"
-        found.refutation = f"# {unit.name} at {unit.where}\n# {found.problem}\n# {before!r} -> {after!r}"
+        found.refutation = instance(before, after, f"{unit.name} at {unit.where}\n{found.problem}")
         return True
     found.instances += verdict.count
     found.graphs += 1

@@ -1,7 +1,8 @@
 """Results on disk, by a digest of everything that they depend on.
 
-The key of a rule holds its text as it is compiled, its natives' source, and the verifier itself with the meaning
-of all ops; so a cached result is as good as a fresh one.
+The key of a rule holds its text as it is compiled, the verifier itself with the meaning of all ops, and, if it has
+natives, every module of the package that they are in, since they may call any of them; so a cached result is as good
+as a fresh one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import hashlib
 import inspect
 import json
 import os
+import platform
+import sys
 import tempfile
 from dataclasses import asdict
 from importlib import metadata
@@ -22,18 +25,16 @@ from tinycore.config import config, user_cache_directory
 from tinycore_tools_rules.sources import Unit
 from tinycore_tools_rules.verify import Result
 
-_PARTS = (
-    "contexts evaluate gradients judge kernels paste prove sample shapes sources symbols "
-    "tensors terms typed verify"
-)
+PARTS = "contexts evaluate gradients judge paste prove sample shapes sources symbols tensors terms typed values verify"
+"""The modules of this package that a result depends on."""
 
 
 @functools.cache
 def verifier_digest() -> str:
     """A digest of the verifier, the rule compiler, the op table and the interpreter."""
-    state = hashlib.sha256()
+    state = hashlib.sha256(repr((sys.version_info[:3], platform.machine())).encode())
     here, core = Path(__file__).parent, Path(tinycore.__file__).parent
-    files = [here / f"{name}.py" for name in _PARTS.split()]
+    files = [here / f"{name}.py" for name in PARTS.split()]
     for folder in ("ir", "rules", "interpret"):
         files += sorted((core / folder).glob("*.py"))
     for path in files:
@@ -45,8 +46,14 @@ def verifier_digest() -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _native_digest(path: str) -> bytes:
-    return hashlib.sha256(Path(path).read_bytes()).digest()
+def _package_digest(folder: Path) -> bytes:
+    """A digest of all modules of the outermost package that a folder is in; of the folder, if it is in none."""
+    while (folder.parent / "__init__.py").is_file():
+        folder = folder.parent
+    state = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py") if (folder / "__init__.py").is_file() else folder.glob("*.py")):
+        state.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return state.digest()
 
 
 def key_of(unit: Unit, patience: float) -> str:
@@ -55,8 +62,9 @@ def key_of(unit: Unit, patience: float) -> str:
     state.update(
         f"{unit.identity}\n{unit.rule!r}\n{unit.group.annotations!r}\n{patience}\n{unit.code}".encode()
     )
-    for name in unit.natives:
-        state.update(_native_digest(str(inspect.getsourcefile(unit.source.module.code.natives[name]))))
+    functions = unit.source.module.code.natives
+    for path in sorted({str(inspect.getsourcefile(functions[name])) for name in unit.natives}):
+        state.update(_package_digest(Path(path).parent))
     return state.hexdigest()[:40]
 
 

@@ -7,6 +7,7 @@ are interpreted as they are; at kernel level they are stored over all their loop
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,12 +28,13 @@ from tinycore.rules.matcher import Matcher, Pool
 from tinycore_tools_rules.contexts import contexts
 from tinycore_tools_rules.evaluate import differences
 from tinycore_tools_rules.judge import malformed
-from tinycore_tools_rules.paste import counterexample
-from tinycore_tools_rules.sample import Tested, random_values, rewritten
+from tinycore_tools_rules.paste import counterexample, instance, kernels
+from tinycore_tools_rules.sample import Tested, rewritten
 from tinycore_tools_rules.shapes import attributes_of, random_shape
 from tinycore_tools_rules.sources import Unit
 from tinycore_tools_rules.terms import signless
 from tinycore_tools_rules.typed import Impossible, single_ops
+from tinycore_tools_rules.values import random_values
 
 Array = NDArray[Any]
 WANTED, ATTEMPTS = 1000, 12_000
@@ -78,9 +80,11 @@ def verify_tensor(unit: Unit, wanted: int = WANTED) -> Tested:
     ]
     matchers = [Matcher(unit.source.file, case, Pool(), "nsz" in unit.notes.flags) for case in singles]
     sizes = ["normal", "normal", "tiny"]
-    for attempt in range(ATTEMPTS):
+    for attempt in range(4 * ATTEMPTS):
         if found.instances >= wanted or found.problem:
             break
+        if attempt >= ATTEMPTS and found.instances < wanted // 4:
+            break  # four times as many would not do either
         if attempt == 600 and not found.instances:
             sizes = ["large"]
         which = attempt % len(singles)
@@ -99,7 +103,7 @@ def _try(unit: Unit, table: Any, before: UOp, maker: Maker, context: TensorConte
         after = rewritten(table, before, context)
     except Exception as error:  # noqa: BLE001  whatever a rule raises is a finding, and is shown
         found.problem = f"the rule raises {type(error).__name__}: {error}"
-        found.refutation = f"# {unit.name} at {unit.where}\n# {found.problem}\n# at {before!r}"
+        found.refutation = instance(before, None, f"{unit.name} at {unit.where}\n{found.problem}")
         return
     if after is None:
         return
@@ -415,17 +419,23 @@ class Maker:
         """The elements of a tensor, or a scalar for every iteration of the loops (one axis each)."""
         if not self.kernel:
             return np.asarray(interpret([node], self.arrays, self.bindings)[0])
-        stored = node.cast(dtypes.int64) if node.dtype.kind == "index" else node
-        position, sizes = ZERO, [loop.vmax + 1 for loop in loops]
-        for loop, size in zip(loops, sizes, strict=True):
-            position = position * size + loop
-        slot, count = len(self.arrays), int(np.prod(sizes, dtype=np.int64))
-        out = UOp(ops.PARAM, stored.dtype, (), (slot, (count,)))
-        store = UOp(ops.STORE, dtypes.void, (out, position, stored, TRUE))
+        sink, out = self.stored_by(node, loops)
+        sizes = [loop.vmax + 1 for loop in loops]
         buffers = {leaf.arg[0]: array.reshape(-1) for leaf, array in self.arrays.items()}
-        buffers[slot] = np.zeros(count, stored.dtype.numpy)
-        interpret_kernel(UOp(ops.SINK, dtypes.void, (store,)), buffers, self.bindings)
-        return buffers[slot].reshape(sizes)
+        found = buffers[out.arg[0]] = np.zeros(out.arg[1], out.dtype.numpy)
+        interpret_kernel(sink, buffers, self.bindings)
+        return found.reshape(sizes)
+
+    def stored_by(self, node: UOp, loops: list[UOp]) -> tuple[UOp, UOp]:
+        """A kernel that stores a scalar for every iteration of the loops, and the parameter that it stores to."""
+        stored = node.cast(dtypes.int64) if node.dtype.kind == "index" else node
+        position = ZERO
+        for loop in loops:
+            position = position * (loop.vmax + 1) + loop
+        count = math.prod(loop.vmax + 1 for loop in loops)
+        out = UOp(ops.PARAM, stored.dtype, (), (len(self.arrays), (count,)))
+        store = UOp(ops.STORE, dtypes.void, (out, position, stored, TRUE))
+        return UOp(ops.SINK, dtypes.void, (store,)), out
 
     def defined(self, node: UOp, loops: list[UOp]) -> Array:
         """Where the value of a node is specified: that of an INDEX is not where its guard is false."""
@@ -435,16 +445,16 @@ class Maker:
 
     def paste(self, before: UOp, after: UOp, note: str) -> str:
         """The counterexample as Python."""
-        if self.kernel:
-            graphs = f"before = parse({_text(before)!r})\nafter = parse({_text(after)!r})"
-            return f"# {note}\nfrom tinycore.ir.text import parse\n{graphs}"
-        return counterexample(before, after, self.arrays, note)
-
-
-def _text(node: UOp) -> str:
-    from tinycore.ir.text import print_graph
-
-    return print_graph(node)
+        if after.dtype is not before.dtype or after.shape != before.shape or malformed(before, after):
+            return instance(before, after, note)
+        if not self.kernel:
+            return counterexample(before, after, self.arrays, note, self.bindings)
+        loops = sorted(before.ranges, key=lambda loop: (loop.arg[0], loop.vmax))
+        first, out = self.stored_by(before, loops)
+        second, _ = self.stored_by(after, loops)
+        buffers = {leaf: array.reshape(-1) for leaf, array in self.arrays.items()}
+        buffers[out] = np.zeros(out.arg[1], out.dtype.numpy)
+        return kernels(first, second, buffers, self.bindings, note)
 
 
 def operand_names(local: str, pattern: s.Apply) -> Iterator[tuple[str, s.Pattern]]:

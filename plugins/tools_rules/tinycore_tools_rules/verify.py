@@ -24,7 +24,7 @@ from tinycore.ir.ops import ops
 from tinycore.rules import syntax as s
 from tinycore_tools_rules.contexts import contexts
 from tinycore_tools_rules.judge import approximation
-from tinycore_tools_rules.prove import ROUNDING_FLAGS, Candidate, Habit, prove, symbolic_table
+from tinycore_tools_rules.prove import ROUNDING_FLAGS, Candidate, Habit, milliseconds, prove, symbolic_table
 from tinycore_tools_rules.sample import Tested, exhaust, exhaust_in_pieces, sample, try_instance
 from tinycore_tools_rules.sources import Table, Unit
 from tinycore_tools_rules.symbols import Unsupported
@@ -139,7 +139,7 @@ def _verify_scalar(unit: Unit, result: Result, patience: float) -> None:
     exhaustive_floats: set[str] = set()
     integral = True
     unsure, habit = 0, Habit()
-    deadline = time.perf_counter() + PROOF_SECONDS * patience
+    deadline = milliseconds() + 1000 * PROOF_SECONDS * patience
     few = len(list(itertools.islice(typed_cases(unit), 5))) < 5  # then z3 may take its time over floats
     for typed in typed_cases(unit):
         floats = any(dtype.is_float for dtype in typed.dtypes.values())
@@ -154,7 +154,7 @@ def _verify_scalar(unit: Unit, result: Result, patience: float) -> None:
         hopeless = floats and (
             unsure >= UNSURE_LIMIT or (not real and any(dtype.is_float for dtype in constants.values()))
         )
-        if symbolic is None or unsure > 12 or hopeless or time.perf_counter() > deadline:
+        if symbolic is None or unsure > 12 or hopeless or milliseconds() > deadline:
             left.append(typed)
             continue
         proof = prove(unit, symbolic, typed, patience * (1.0 if not floats else 1.5 if few else 0.3), habit)

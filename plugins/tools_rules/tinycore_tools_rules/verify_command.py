@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -31,6 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1.0,
         metavar="X",
         help="give z3 X times as long as usual (default 1)",
+    )
+    parser.add_argument(
+        "--min-proved",
+        type=float,
+        default=0.0,
+        metavar="PERCENT",
+        help="fail when fewer of the integer and bool rules without natives are proved",
     )
 
 
@@ -76,13 +84,18 @@ def run(arguments: argparse.Namespace) -> int:
             {
                 "rules": [asdict(result) for result in results],
                 "counts": summary(results),
+                "files": by_file(results),
                 "integral": integral(results),
                 "seconds": round(seconds, 2),
             }
         )
     else:
         report(results, seconds, everything=arguments.all or bool(arguments.only))
-    return 1 if any(result.bad for result in results) else 0
+    found = integral(results)
+    few = 100 * found["proved"] < arguments.min_proved * found["rules"]
+    if few:
+        print(f"fewer than {arguments.min_proved:g} % are proved", file=sys.stderr)
+    return 1 if few or any(result.bad for result in results) else 0
 
 
 def integral(results: Sequence[Result]) -> dict[str, int]:
@@ -105,7 +118,9 @@ def report(results: Sequence[Result], seconds: float, everything: bool = False) 
     for reason, names in reasons.items():
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         print(f"not verified: {shown}: {reason}")
-    counts: dict[str, Any] = summary(list(results))
+    if len({result.path for result in results}) > 1:
+        print("\n".join(_table(by_file(results))))
+    counts = summary(list(results))
     print(
         f"{len(results)} rules: " + ", ".join(f"{counts[name]} {name}" for name in STATUSES if counts[name])
     )
@@ -116,3 +131,29 @@ def report(results: Sequence[Result], seconds: float, everything: bool = False) 
             f"integers and bools without natives: {found['proved']} of {found['rules']} proved ({share:.0f} %)"
         )
     print(f"{seconds:.1f} s")
+
+
+def by_file(results: Sequence[Result]) -> dict[str, dict[str, int]]:
+    """How many rules of each file ended how, and the instances that were compared."""
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        found.setdefault(result.identity.rpartition(":")[0], []).append(result)
+    return {
+        name: {"rules": len(mine), **summary(mine), "instances": sum(result.instances for result in mine)}
+        for name, mine in found.items()
+    }
+
+
+def _table(files: dict[str, dict[str, int]]) -> list[str]:
+    """The counts as lines of equal columns; kinds that did not come up are left out."""
+    total = {key: sum(counts[key] for counts in files.values()) for key in next(iter(files.values()))}
+    shown = [key for key in total if total[key]]
+    rows: list[tuple[str, list[Any]]] = [("file", [*shown])]
+    rows += [(name, [counts[key] for key in shown]) for name, counts in files.items()]
+    rows.append(("all", [total[key] for key in shown]))
+    left = max(len(name) for name, _ in rows)
+    widths = [max(len(key), len(str(total[key]))) for key in shown]
+    return [
+        name.ljust(left) + "".join(f"  {value:>{width}}" for value, width in zip(values, widths, strict=True))
+        for name, values in rows
+    ]
