@@ -253,11 +253,16 @@ def save_plot(results: Sequence[Result], kits: Sequence[str], path: Path) -> boo
         _bars(axes[0], plain, kits)
     for place, (family, points) in zip(axes[bool(plain) :], sweeps.items(), strict=True):
         for kit, (sizes, seconds) in points.items():
-            place.loglog(sizes, seconds, marker="o", label=kit)
+            place.loglog(sizes, seconds, marker="o", label=kit, color=_colour(kit, kits))
         place.set(title=family, xlabel="size", ylabel="seconds")
         place.legend()
     figure.savefig(path, dpi=120)
     return True
+
+
+def _colour(kit: str, kits: Sequence[str]) -> str:
+    """One colour a library in all parts of the picture."""
+    return f"C{list(kits).index(kit) % 10}" if kit in kits else "black"
 
 
 def _bars(axes: Any, results: Sequence[Result], kits: Sequence[str]) -> None:
@@ -268,7 +273,13 @@ def _bars(axes: Any, results: Sequence[Result], kits: Sequence[str]) -> None:
         for result in results:
             cell = result.cell(kit, "reused") or result.cell(kit, "fresh")
             values.append((cell.median or 0.0) * 1e3 if cell else 0.0)
-        axes.barh([k + number * height for k in range(len(results))], values, height, label=kit)
+        axes.barh(
+            [k + number * height for k in range(len(results))],
+            values,
+            height,
+            label=kit,
+            color=_colour(kit, kits),
+        )
     axes.set(xscale="log", xlabel="ms, median", title="steady state")
     axes.set_yticks([k + 0.4 for k in range(len(results))], [result.name for result in results])
     axes.invert_yaxis()

@@ -411,3 +411,17 @@ def test_a_plot_is_written(tmp_path):
     ]
     assert report.save_plot([result, *sweep], ["tinycore", "numpy"], tmp_path / "out.png")
     assert (tmp_path / "out.png").stat().st_size > 1000
+
+
+def test_commands_of_the_performance_page_are_right():
+    import re
+    import shlex
+
+    text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^python3 dev\.py bench(.*?)(?:\s#.*)?$", text, re.M)
+    assert len(commands) >= 6
+    for command in commands:
+        options = cli.parser().parse_args(shlex.split(command))
+        names = [name for name in options.names if name not in micro.SCRIPTS]
+        assert select(names, options.suite or cli.MAIN_SUITES)
+        assert options.profile is None or options.profile in ROWS

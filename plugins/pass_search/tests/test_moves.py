@@ -15,7 +15,16 @@ from tinycore.codegen.pipeline import BEFORE_TILE, Context, after_tile
 from tinycore.codegen.tiling import GroupReduce, Split, apply
 from tinycore.errors import CompileError
 
-NAMES = ("matmul odd", "long rows", "transpose", "elementwise", "batched", "scatter")
+NAMES = (
+    "matmul odd",
+    "long rows",
+    "transpose",
+    "elementwise",
+    "batched",
+    "scatter",
+    "column sums",
+    "convolution",
+)
 SAMPLE = 25
 
 
@@ -62,7 +71,7 @@ def test_there_are_neighbours_of_every_kind():
             for target in (LANES, GROUPS):
                 kernel, base = chosen(original, target)
                 kinds |= {move.kind for move in neighbours(kernel, base, target.capabilities)}
-    assert kinds == {"size", "tail", "bind", "exchange", "order", "split", "stage", "more"}
+    assert kinds == {"size", "tail", "bind", "exchange", "order", "split", "stage", "stream", "more"}
 
 
 def test_nothing_parallel_is_given_to_a_reduction():

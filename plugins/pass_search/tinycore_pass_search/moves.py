@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from tinycore.codegen.staging import GroupReduce, Stage
-from tinycore.codegen.tiling import Action, Bind, Flatten, Merge, Order, Split, Tail, apply, ranges_of
+from tinycore.codegen.staging import Stage, StageInThread
+from tinycore.codegen.tiling import Action, Bind, Order, Split, Stream, Tail, apply, ranges_of
 from tinycore.errors import CompileError
 from tinycore.ir import Capabilities, UOp, ops
 
@@ -70,8 +70,12 @@ def neighbours(kernel: UOp, actions: Sequence[Action], capabilities: Capabilitie
             yield from _kinds(state, position, action)
         elif isinstance(action, Order):
             yield from _orders(state, position, action)
-        elif isinstance(action, Stage):
+        elif isinstance(action, Stage | StageInThread):
             yield Move("stage", _replaced(state, position, ()))
+        elif isinstance(action, Stream):
+            yield Move("stream", _replaced(state, position, ()))
+    if not capabilities.workgroups and Stream() not in state.actions:
+        yield Move("stream", (Stream(), *state.actions))
     yield from _exchanged(state)
     yield from _further_splits(state, capabilities)
     if not any(isinstance(action, Order) for action in state.actions):
@@ -93,11 +97,12 @@ def _state(kernel: UOp, actions: tuple[Action, ...]) -> _State:
 
 def _numbers(action: Action) -> set[int]:
     """Every id that an action mentions."""
-    if isinstance(action, Order):
-        return set(action.ranges)
-    names = [f.name for f in dataclasses.fields(action) if f.name not in ("size", "slot")]
-    values = [getattr(action, name) for name in names]
-    return {value for value in values if type(value) is int}
+    found: set[int] = set()
+    for field in dataclasses.fields(action):
+        value = getattr(action, field.name)
+        if field.name not in ("size", "slot", "pitch"):
+            found |= set(value) if isinstance(value, tuple) else {value} if type(value) is int else set()
+    return found
 
 
 def _replaced(state: _State, position: int, by: Sequence[Action]) -> tuple[Action, ...]:
@@ -166,7 +171,7 @@ def _without_split(state: _State, position: int, action: Split) -> Iterator[Move
         elif isinstance(later, Split) and later.range in gone:
             gone |= {later.outer, later.inner} | ({later.rest} if later.rest >= 0 else set())
         elif gone & _numbers(later):
-            if isinstance(later, GroupReduce | Stage | Merge | Flatten):
+            if not isinstance(later, Bind):
                 return
         else:
             kept.append(later)
