@@ -25,7 +25,7 @@ class Dimension:
     Attributes
     ----------
     unit: by how many elements of memory the sum moves the address when it grows by one.
-    extent: how many values the sum has.
+    extent: how many values the sum has, at most.
     ranges: the ranges with their ratios; one of them has the ratio 1.
     """
 
@@ -38,6 +38,27 @@ class Dimension:
         """Whether several ranges share the dimension: neighbouring windows overlap."""
         return len(self.ranges) > 1
 
+    @property
+    def is_static(self) -> bool:
+        """Whether the extent is a constant; else it is the largest that it may be."""
+        return all(node.src[0].is_const for node, _ in self.ranges)
+
+    @property
+    def bound(self) -> UOp:
+        """The extent as a node, which is what the range may end early at."""
+        if self.is_static:
+            return UOp.const(dtypes.index, self.extent)
+        return self.ranges[0][0].src[0]
+
+    def separate(self) -> tuple[Dimension, ...]:
+        """The dimension of each range alone, where no two combinations of them meet; else this one."""
+        reach = 1
+        for node, ratio in sorted(self.ranges, key=lambda item: item[1]):
+            if ratio < reach:
+                return (self,)
+            reach = ratio * (_last(node) + 1)
+        return tuple([Dimension(self.unit * ratio, _last(n) + 1, ((n, 1),)) for n, ratio in self.ranges])
+
     def substitution(self, position: UOp) -> dict[UOp, UOp]:
         """The ranges exchanged for a position in the dimension."""
         zero = UOp.const(dtypes.index, 0)
@@ -48,8 +69,8 @@ class Dimension:
 def footprint(load: UOp, inside: Iterable[UOp]) -> tuple[Dimension, ...] | None:
     """The dimensions that a LOAD walks while the ranges `inside` run, the largest unit first.
 
-    None where there is no box: an address that is not a sum of ranges, a bound that is no constant, a guard
-    that looks at a range in another way than the address does.
+    None where there is no box: an address that is not a sum of ranges, a guard that looks at a range in another
+    way than the address does.
     """
     wanted = frozenset(inside)
     address = affine(load.src[1])
@@ -57,7 +78,7 @@ def footprint(load: UOp, inside: Iterable[UOp]) -> tuple[Dimension, ...] | None:
     for node in load.ranges:
         if node in wanted:
             factor = address.factor(node)
-            if factor <= 0 or not address.depends_only_linearly(node) or not node.src[0].is_const:
+            if factor <= 0 or not address.depends_only_linearly(node):
                 return None
             factors[node] = factor
     guards = list(_guard_sums(load.src[2], wanted))
@@ -116,7 +137,7 @@ def _groups(factors: dict[UOp, int], sums: list[dict[UOp, int]]) -> list[list[UO
 
 
 def _last(node: UOp) -> int:
-    return int(node.src[0].arg[0]) - 1
+    return node.src[0].vmax - 1
 
 
 def _dimension(group: list[UOp], factors: dict[UOp, int]) -> Dimension | None:

@@ -44,13 +44,16 @@ class StageInThread:
     of a convolution is paid once an image strip. It is made in the innermost loop that the load depends on
     beside `inside`, by the loops `copies`, one for each dimension of the load's `footprint`, the innermost
     last. `pitch` elements are added to every row where rows would lie a multiple of 4 KB apart: they would
-    share the sets of a cache.
+    share the sets of a cache. `order` names one range of every dimension in the order in which the
+    dimensions lie in the copy, outermost first (a load that lacks one of them is left alone); left out, they
+    lie as in memory.
     """
 
     slot: int
     inside: tuple[int, ...]
     copies: tuple[int, ...]
     pitch: int = 0
+    order: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         inside, copies = (", ".join(f"r{k}" for k in numbers) for numbers in (self.inside, self.copies))
@@ -192,9 +195,9 @@ def stage_in_thread(kernel: UOp, action: StageInThread) -> UOp:
         if load.op is not ops.LOAD or load.src[0].op is not ops.PARAM or load.src[0].arg[0] != action.slot:
             continue
         inside = [node for node in load.ranges if node.arg[0] in action.inside]
-        if not inside:
+        if not inside or len(inside) < len(action.order):
             continue
-        dimensions = footprint(load, inside)
+        dimensions = _laid_out(footprint(load, inside), action.order)
         if dimensions is None or len(dimensions) != len(action.copies):
             raise CompileError(
                 f"buffer {action.slot} cannot be staged over {action.inside}", where=repr(load)
@@ -212,7 +215,7 @@ def _strip(load: UOp, dimensions: tuple[Dimension, ...], action: StageInThread, 
     loops: list[UOp] = []
     target, place = ZERO, ZERO
     for dimension, pitch, copy in zip(dimensions, pitches, action.copies, strict=True):
-        loop = _range(copy, dimension.extent, "loop") if dimension.extent > 1 else ZERO
+        loop = _copying(copy, dimension)
         if loop is not ZERO:
             loops.append(loop)
             target = _plus(target, loop * pitch if pitch > 1 else loop)
@@ -225,6 +228,28 @@ def _strip(load: UOp, dimensions: tuple[Dimension, ...], action: StageInThread, 
     )
     filled = UOp(ops.END, dtypes.void, (store, *loops)) if loops else store
     return UOp(ops.LOAD, load.dtype, (UOp(ops.AFTER, load.dtype, (scratch, filled)), place, TRUE), 1)
+
+
+def _copying(number: int, dimension: Dimension) -> UOp:
+    if dimension.extent == 1 and dimension.is_static:
+        return ZERO
+    return UOp(ops.RANGE, dtypes.index, (dimension.bound,), (number, "loop"))
+
+
+def _laid_out(
+    dimensions: tuple[Dimension, ...] | None, order: tuple[int, ...]
+) -> tuple[Dimension, ...] | None:
+    """The dimensions of the copy; None where windows slide over a range that may end early."""
+    if dimensions is not None and order:
+        parts = [part for dimension in dimensions for part in dimension.separate()]
+        dimensions = tuple(sorted(parts, key=lambda part: _place_in(part, order)))
+    if dimensions is None or any(part.slides and not part.is_static for part in dimensions):
+        return None
+    return dimensions
+
+
+def _place_in(dimension: Dimension, order: tuple[int, ...]) -> int:
+    return next((n for n, k in enumerate(order) if any(r.arg[0] == k for r, _ in dimension.ranges)), 0)
 
 
 def pitches_of(dimensions: tuple[Dimension, ...], itemsize: int, pitch: int = 0) -> list[int]:

@@ -233,6 +233,12 @@ class Memory:
 
     def _masked_load(self, register: Register, buffer: UOp, index: UOp, gate: UOp) -> str:
         kind, pointer = self.address(register, buffer, index)
+        if gate.op is ops.SPLAT:
+            # No lane is read where the guard is false, but processors are slow to find out that an address which
+            # they may not read was not wanted.
+            _, base = self._base(buffer)
+            condition = self.value(gate.src[0])
+            pointer = self.body.emit("at", f"select i1 {condition}, {kind} {pointer}, {kind} {base}")
         return self._read_lanes(
             "masked.load", register, kind, pointer, self._alignment(register, buffer, index), gate
         )

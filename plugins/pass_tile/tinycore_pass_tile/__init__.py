@@ -13,6 +13,7 @@ from tinycore.codegen.tiling import Action, Merge, Order, Split, Stream, apply, 
 from tinycore.ir import Capabilities, UOp, dims, ops
 from tinycore.rules import load
 from tinycore_pass_tile.analysis import Nest, bound, is_static, mergeable, nest_of, number
+from tinycore_pass_tile.contraction import choose_contraction
 from tinycore_pass_tile.lanes import choose_lanes
 from tinycore_pass_tile.transpose import choose_transpose
 from tinycore_pass_tile.windows import choose_windows
@@ -37,6 +38,7 @@ def run(kernel: UOp, context: Context) -> UOp:
             actions += (
                 choose_transpose(nest, capabilities, ids, shared)
                 or choose_windows(nest, capabilities, ids, shared)
+                or choose_contraction(nest, capabilities, ids, shared)
                 or choose_lanes(nest, capabilities, ids, shared)
             )
         elif parallel and not nest.ordered:

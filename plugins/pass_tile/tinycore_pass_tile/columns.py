@@ -21,7 +21,7 @@ SERIAL_WORK = 1 << 14
 """Kernels of fewer iterations are not worth waking a thread for."""
 CHUNKS_PER_THREAD = 4
 LEAST_CHUNK = 1 << 13
-MOST_RESULTS = 8
+MOST_RESULTS = 12
 """More results an element read, and a register tile reads it often enough to be worth gathering columns."""
 STEPS = 8
 """Rows that are combined in registers before they meet the partial results in memory."""

@@ -30,6 +30,8 @@ SERIAL_WORK = 1 << 14
 """Kernels of fewer iterations are not worth waking a thread for."""
 CHUNKS_PER_THREAD = 4
 LEAST_CHUNK = 1 << 13
+ROWS = 8
+"""Rows of a register tile: more of them than a cache has ways would throw one another out where they alias."""
 
 
 @dataclass
@@ -161,7 +163,7 @@ def _tile(nest: Nest, vector: UOp | None, rows: list[UOp], lanes: int, capabilit
         return _Tile(lanes, vectors, [], False)
     vectors = 2 if bound(vector) >= 2 * lanes else 1
     most = max(1, (registers - vectors - 1) // vectors)
-    first = _row_size(bound(rows[0]), min(most, 12))
+    first = _row_size(bound(rows[0]), min(most, ROWS))
     chosen = [(rows[0], first)]
     if len(rows) > 1 and first * vectors * 2 <= most * vectors and first * vectors < 12:
         chosen.append((rows[1], _row_size(bound(rows[1]), max(2, most // first // 2 * 2))))

@@ -1,0 +1,106 @@
+"""Products whose second operand is copied: every way in which the copy and its blocks can come out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tinycore_pass_tile.contraction as contraction
+from kernels import LANES, arrays_for, kernels_of, lowered, matmul, meaning, permute, run, tiled, x
+from test_same_results import launch
+
+from tinycore.ir import UOp, dtypes, ops
+from tinycore.runtime.device import Signature
+from tinycore.runtime.devices import get_device
+
+
+def linear(rows, steps, columns, dtype=dtypes.int32):
+    """A layer with weights (out, in)."""
+    return matmul(x(rows, steps, dtype=dtype), permute(x(columns, steps, identity=2, dtype=dtype), 1, 0))
+
+
+def product(rows, steps, columns, dtype=dtypes.int32):
+    return matmul(x(rows, steps, dtype=dtype), x(steps, columns, identity=2, dtype=dtype))
+
+
+CASES = {
+    "even": lambda: product(48, 64, 64),
+    "odd": lambda: product(53, 41, 75),
+    "one column more than a tile": lambda: product(48, 80, 33),
+    "few columns": lambda: product(100, 130, 17),
+    "many rows": lambda: product(203, 67, 40),
+    "blocks of steps": lambda: product(49, 96, 70),
+    "prime steps": lambda: product(49, 97, 70),
+    "bytes": lambda: product(50, 200, 70, dtypes.int8),
+    "wide": lambda: product(50, 70, 40, dtypes.int64),
+    "linear": lambda: linear(64, 32, 32),
+    "linear odd": lambda: linear(61, 37, 43),
+    "linear wide": lambda: linear(50, 33, 41, dtypes.int64),
+    "linear in blocks": lambda: linear(50, 96, 50),
+    "and more": lambda: product(51, 70, 45).alu(ops.MAX, UOp.const(dtypes.int32, 900, (51, 45))) * 2,
+    "batched": lambda: matmul(x(3, 49, 40), x(3, 40, 70, identity=2)),
+    "transposed left": lambda: matmul(permute(x(70, 50), 1, 0), x(70, 40, identity=2)),
+    "with itself": lambda: matmul(x(50, 50), permute(x(50, 50), 1, 0)),
+}
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Blocks of a size that tests have room for."""
+    monkeypatch.setattr(contraction, "MOST_STEPS", 32)
+    monkeypatch.setattr(contraction, "LEAST_STEPS", 8)
+    monkeypatch.setattr(contraction, "COPIED_FOR", 24)
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_interpreted(name):
+    (kernel,) = kernels_of(CASES[name]())
+    assert any("stage" in str(action) for action in tiled(kernel, LANES).arg)
+    arrays = arrays_for(kernel, 0)
+    np.testing.assert_array_equal(run(lowered(kernel, LANES), arrays, 0), meaning(kernel, arrays, 0))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_on_a_device(name, threads):
+    device = get_device("CPU")
+    capabilities = dataclasses.replace(
+        device.target.capabilities, cache_bytes=(1 << 9, 1 << 13), threads=threads
+    )
+    (kernel,) = kernels_of(CASES[name]())
+    program = lowered(kernel, dataclasses.replace(device.target, capabilities=capabilities))
+    signature = Signature(program.name, len(program.parameters), 0, program.group)
+    executable = device.load(device.compile(device.render(program), program.name), signature)
+    arrays = arrays_for(kernel, 0)
+    found = launch(device, executable, program, arrays, 0)
+    np.testing.assert_array_equal(found, meaning(kernel, arrays, 0))
+
+
+def test_long_reductions_go_in_blocks():
+    for name in ("blocks of steps", "linear in blocks"):
+        (kernel,) = kernels_of(CASES[name]())
+        assert any("carry" in str(action) for action in tiled(kernel, LANES).arg)
+
+
+def test_what_is_read_in_place():
+    """Small and well-placed operands, and those with few rows to use a copy."""
+    for root in (product(64, 30, 60), product(20, 200, 200), linear(20, 64, 64)):
+        (kernel,) = kernels_of(root)
+        assert not any("stage" in str(action) for action in tiled(kernel, LANES).arg)
+
+
+def test_columns_that_share_sets_of_a_cache_are_copied():
+    """Rows that lie a multiple of a way apart crowd into few sets; a few bytes more and they do not."""
+    caches = dataclasses.replace(LANES.capabilities, cache_bytes=(1 << 15, 1 << 20))
+    target = dataclasses.replace(LANES, capabilities=caches)
+    for columns, copied in ((1024, True), (1000, False)):
+        (kernel,) = kernels_of(shrunk(columns))
+        assert any("stage" in str(action) for action in tiled(kernel, target).arg) is copied
+
+
+def shrunk(pitch):
+    """64 rows times 260 rows of 64 columns that lie `pitch` elements apart."""
+    wide = x(260, pitch, identity=2)
+    columns = UOp(ops.SHRINK, wide.dtype, (wide,), ((0, 260), (0, 64)))
+    return matmul(x(64, 260), columns)

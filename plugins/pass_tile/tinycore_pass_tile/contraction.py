@@ -1,0 +1,276 @@
+"""Products of matrices whose second operand should be copied first: it is large, strided badly or transposed.
+
+What a block of the result reads of the second operand, some columns over some steps of the reduction, is
+copied to memory of the thread: neighbours along the columns, rows without gaps, no two of which share sets of
+a cache. Rows of the first operand then meet the copy a register tile at a time. A reduction too long for the
+copy goes in blocks of steps, its partial results waiting in memory of the thread, too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tinycore.codegen.carry import Carry
+from tinycore.codegen.footprint import footprint
+from tinycore.codegen.staging import StageInThread
+from tinycore.codegen.tiling import Action, Bind, Order, Split, Tail
+from tinycore.ir import Capabilities, UOp, ops
+from tinycore_pass_tile.analysis import DYNAMIC, Access, Nest, bound, is_static, largest_itemsize, number
+from tinycore_pass_tile.windows import best_rows
+
+LEAST_ROWS = 48
+"""Fewer rows use a copy too rarely to pay for it."""
+COPIED_FOR = 96
+"""Rows that pay for a copy of their own in each thread."""
+MOST_STEPS = 1024
+"""Steps of one block: long enough that partial results are seldom exchanged."""
+LEAST_STEPS = 128
+WAYS = 8
+"""Lines of one set of a cache, where nothing better is known."""
+PIECES_PER_THREAD = 2
+SERIAL_WORK = 1 << 14
+
+
+@dataclass(frozen=True)
+class Product:
+    """What was recognised.
+
+    Attributes
+    ----------
+    rows, columns: loops of the result; the columns get the lanes.
+    steps: the range that is reduced.
+    outer: the other loops (a batch).
+    right: the load to copy.
+    transposed: whether its neighbours lie along the steps rather than the columns.
+    """
+
+    rows: UOp
+    columns: UOp
+    steps: UOp
+    outer: tuple[UOp, ...]
+    right: Access
+    transposed: bool
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Sizes: columns and steps of a copy, rows that share its partial results, rows and vectors of a register
+    tile."""
+
+    columns: int
+    steps: int
+    rows: int
+    tile: int
+    lanes: int
+    vectors: int
+
+
+@dataclass
+class _Plan:
+    ids: Iterator[int]
+    actions: list[Action] = field(default_factory=list)
+
+    def split(self, target: int, size: int, total: int, tail: Tail = "peel") -> tuple[int, int, int]:
+        """(outer, inner, rest) of a range; -1 for what does not come to be."""
+        if target < 0 or size >= total:
+            return -1, target, -1
+        if size == 1:
+            return target, -1, -1
+        outer, inner, rest = next(self.ids), next(self.ids), next(self.ids)
+        peeled = tail == "peel" and (total % size or total == DYNAMIC)
+        self.actions.append(Split(target, size, outer, inner, tail, rest))
+        return outer, inner, rest if peeled else -1
+
+    def bind(self, kind: str, *targets: int) -> None:
+        """Bind those ranges that exist."""
+        self.actions += [Bind(target, kind) for target in targets if target >= 0]
+
+
+def choose_contraction(
+    nest: Nest, capabilities: Capabilities, ids: Iterator[int], parallel: bool
+) -> list[Action] | None:
+    """The actions for a product whose second operand is worth a copy; None for any other nest."""
+    lanes = capabilities.vector_bytes // largest_itemsize(nest)
+    found = product_of(nest, lanes) if lanes >= 4 and len(capabilities.cache_bytes) > 1 else None
+    if found is None or not _worth_a_copy(found, capabilities):
+        return None
+    blocks = blocks_of(found, lanes, capabilities)
+    return _actions(found, blocks, capabilities, _Plan(ids), parallel and nest.work >= SERIAL_WORK)
+
+
+# --- recognising ------------------------------------------------------------------------------------------
+
+
+def product_of(nest: Nest, lanes: int) -> Product | None:
+    """The parts of a product of matrices; None where a nest is none, or too small for lanes and tiles."""
+    if len(nest.reductions) != 1 or nest.ordered or not all(map(is_static, nest.loops)):
+        return None
+    reduction, ranges = nest.reductions[0]
+    if len(ranges) != 1 or not is_static(ranges[0]) or not set(nest.loops) <= reduction.ranges:
+        return None
+    loads = nest.within(reduction)
+    columns = next((loop for loop in nest.loops if nest.accesses[0].stride(loop) == 1), None)
+    if columns is None or bound(columns) < lanes:
+        return None
+    right = [load for load in loads if load.stride(columns) != 0]
+    left = [load for load in loads if load.stride(columns) == 0]
+    if len(right) != 1 or not left or right[0].node.src[0].op is not ops.PARAM:
+        return None
+    rows = [r for r in nest.loops if right[0].stride(r) == 0 and any(load.stride(r) != 0 for load in left)]
+    if not rows or bound(rows[-1]) < LEAST_ROWS or not _has_a_box(right[0], columns, ranges[0]):
+        return None
+    outer = tuple([loop for loop in nest.loops if loop not in (columns, rows[-1])])
+    return Product(rows[-1], columns, ranges[0], outer, right[0], right[0].stride(columns) != 1)
+
+
+def _has_a_box(load: Access, columns: UOp, steps: UOp) -> bool:
+    """Whether neighbours lie along the columns or the steps, and what is read is a box."""
+    if 1 not in (load.stride(columns), load.stride(steps)):
+        return False
+    dimensions = footprint(load.node, (columns, steps))
+    return dimensions is not None and len(dimensions) == 2
+
+
+def _worth_a_copy(found: Product, capabilities: Capabilities) -> bool:
+    """Whether columns cannot be read in place: transposed, larger than a cache, or crowding into few of its sets."""
+    itemsize = found.right.node.dtype.itemsize
+    second = capabilities.cache_bytes[1]
+    stride = (found.right.stride(found.steps) or 0) * itemsize
+    if found.transposed or stride * bound(found.steps) > second:
+        return True
+    way = second // WAYS
+    return bound(found.steps) > WAYS * (way // math.gcd(stride, way))
+
+
+# --- sizes ------------------------------------------------------------------------------------------------
+
+
+def blocks_of(found: Product, lanes: int, capabilities: Capabilities) -> Blocks:
+    """A copy takes half of the second cache, the partial results of its rows a quarter."""
+    itemsize = max(found.right.node.dtype.itemsize, capabilities.vector_bytes // lanes)
+    second = capabilities.cache_bytes[1]
+    total = bound(found.columns)
+    steps = _steps(bound(found.steps))
+    vectors = 2 if _padded(total, 2 * lanes) <= 1.1 * _padded(total, lanes) else 1
+    width = lanes * vectors
+    room = max(1, second // 2 // (steps * itemsize * width))
+    columns = width * _share(-(-total // width), room, capabilities.threads * PIECES_PER_THREAD)
+    tile = best_rows(
+        bound(found.rows), max(1, min((capabilities.vector_registers - vectors - 1) // vectors, WAYS))
+    )
+    rows = bound(found.rows)
+    if steps < bound(found.steps):
+        rows = min(rows, max(1, second // 4 // (columns * itemsize * tile)) * tile)
+    return Blocks(columns, steps, rows, tile, lanes, vectors)
+
+
+def _steps(total: int) -> int:
+    """Steps of a block: a divisor, or all of them where there is none of a good size."""
+    if total <= MOST_STEPS + MOST_STEPS // 4:
+        return total
+    sizes = [size for size in range(LEAST_STEPS, MOST_STEPS + 1) if total % size == 0]
+    return max(sizes, default=total)
+
+
+def _padded(total: int, size: int) -> int:
+    return -(-total // size) * size
+
+
+def _share(tiles: int, most: int, wanted: int) -> int:
+    """Tiles of one piece: at most so many, and enough pieces for all threads where there are enough tiles.
+
+    >>> _share(32, 8, 4), _share(33, 4, 4), _share(3, 16, 4)
+    (8, 4, 3)
+    """
+    pieces = max(-(-tiles // most), wanted if tiles >= wanted else 1)
+    return -(-tiles // pieces)
+
+
+# --- writing actions --------------------------------------------------------------------------------------
+
+
+def _actions(
+    found: Product, blocks: Blocks, capabilities: Capabilities, plan: _Plan, parallel: bool
+) -> list[Action]:
+    columns, rows = number(found.columns), number(found.rows)
+    width = blocks.lanes * blocks.vectors
+    tiles, inside, _ = plan.split(columns, width, bound(found.columns), "mask")
+    pieces, across, _ = plan.split(tiles, blocks.columns // width, -(-bound(found.columns) // width), "bound")
+    part, rows, rows_count = _parts(found, blocks, pieces, capabilities, plan, rows, parallel)
+    chunks, steps, _ = plan.split(number(found.steps), blocks.steps, bound(found.steps))
+    copied = _copy(found, blocks, plan, across, inside, steps)
+    if chunks >= 0:
+        plan.actions.append(Carry((chunks,), tuple([each for each in (rows, across, inside) if each >= 0])))
+    tiles, tile, tile_rest = plan.split(rows, blocks.tile, rows_count)
+    plan.bind("unroll", tile, *([] if rows_count == DYNAMIC else [tile_rest]))
+    unrolled, vector, _ = plan.split(inside, blocks.lanes, blocks.lanes * blocks.vectors)
+    plan.bind("unroll", unrolled)
+    plan.bind("vector", vector)
+    inner = _unrolled_steps(plan, steps, blocks.steps)
+    outer = [number(loop) for loop in found.outer]
+    if parallel:
+        outer = _grid(plan, outer, [each for each in (pieces, part) if each >= 0], found, capabilities)
+    else:
+        outer += [each for each in (pieces, part) if each >= 0]
+    order = (*outer, chunks, *copied, tiles, tile, tile_rest, across, unrolled, vector, *inner)
+    plan.actions.append(Order(tuple([each for each in order if each >= 0])))
+    return plan.actions
+
+
+def _parts(
+    found: Product,
+    blocks: Blocks,
+    pieces: int,
+    capabilities: Capabilities,
+    plan: _Plan,
+    rows: int,
+    parallel: bool,
+) -> tuple[int, int, int]:
+    """Split the rows where partial results or threads ask for it: (parts, rows of one, how many at most)."""
+    size, total = blocks.rows, bound(found.rows)
+    shares = math.prod(map(bound, found.outer)) * -(-bound(found.columns) // blocks.columns)
+    wanted = 2 * PIECES_PER_THREAD * capabilities.threads
+    if parallel and shares < wanted:
+        share = max(-(-total // -(-wanted // shares)), COPIED_FOR)
+        size = min(size, -(-share // blocks.tile) * blocks.tile)
+    if size >= total:
+        return -1, rows, total
+    part, inner = next(plan.ids), next(plan.ids)
+    plan.actions.append(Split(rows, size, part, inner, "mask" if total % size == 0 else "bound"))
+    return part, inner, size if total % size == 0 else DYNAMIC
+
+
+def _copy(found: Product, blocks: Blocks, plan: _Plan, across: int, inside: int, steps: int) -> list[int]:
+    """Copy the box, tile after tile of columns: rows of vectors, or squares that are transposed on the way."""
+    order = tuple([each for each in (across, steps, inside) if each >= 0])
+    copies = tuple([next(plan.ids) for _ in order])
+    down, row = copies[-2:]
+    slot = int(found.right.node.src[0].arg[0])
+    plan.actions.append(StageInThread(slot, order, copies, 0, order))
+    vectors, vector, _ = plan.split(row, blocks.lanes, blocks.lanes * blocks.vectors)
+    plan.bind("vector", vector)
+    if not found.transposed:
+        plan.bind("unroll", vectors)
+        return [down, *copies[:-2], vectors, vector]
+    squares, square, last = plan.split(down, blocks.lanes, blocks.steps)
+    plan.bind("unroll", square, last)
+    return [*copies[:-2], vectors, squares, square, last, vector]
+
+
+def _unrolled_steps(plan: _Plan, steps: int, total: int) -> list[int]:
+    if total < 8:
+        return [steps]
+    outer, inner, rest = plan.split(steps, 4, total)
+    plan.bind("unroll", inner, rest)
+    return [outer, inner, rest]
+
+
+def _grid(
+    plan: _Plan, outer: list[int], parts: list[int], found: Product, capabilities: Capabilities
+) -> list[int]:
+    """Everything that can run at once is a dimension of the grid, three at most; the rest are loops in it."""
+    chosen = [*parts, *reversed(outer)][:3] if parts else list(reversed(outer))[:3]
+    plan.bind("global", *chosen)
+    return [*chosen, *[each for each in outer if each not in chosen]]
