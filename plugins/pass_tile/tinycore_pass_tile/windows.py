@@ -98,9 +98,17 @@ def _recognise(nest: Nest, lanes: int) -> _Windows | None:
     reduction, ranges = nest.reductions[0]
     if reduction.arg[0] is not ops.ADD or not all(is_static(each) for each in ranges):
         return None
-    loads = nest.within(reduction)
-    filters = _filters(nest, loads, lanes)
-    if filters is None:
+    for candidate in reversed(nest.loops):
+        if bound(candidate) >= lanes // 2:
+            found = _with_lanes_on(candidate, nest, nest.within(reduction), ranges)
+            if found is not None:
+                return found
+    return None
+
+
+def _with_lanes_on(filters: UOp, nest: Nest, loads: list[Access], ranges: tuple[UOp, ...]) -> _Windows | None:
+    """Along the filters all loads either stand still or walk neighbours, both kinds present."""
+    if {access.stride(filters) for access in loads} != {0, 1}:
         return None
     images = [access for access in loads if access.stride(filters) == 0]
     weights = [access for access in loads if access.stride(filters) != 0]
@@ -124,15 +132,6 @@ def _recognise(nest: Nest, lanes: int) -> _Windows | None:
     return _Windows(
         filters, tuple(spatial), tuple(others), tuple(sliding), tuple(plain), tuple(images), tuple(weights)
     )
-
-
-def _filters(nest: Nest, loads: list[Access], lanes: int) -> UOp | None:
-    """The loop along which all loads either stand still or walk neighbours, both kinds present."""
-    for candidate in reversed(nest.loops):
-        strides = {access.stride(candidate) for access in loads}
-        if strides == {0, 1} and bound(candidate) >= lanes // 2:
-            return candidate
-    return None
 
 
 # --- sizes ------------------------------------------------------------------------------------------------
