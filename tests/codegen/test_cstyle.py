@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -370,3 +371,81 @@ def test_the_core_knows_no_language_by_name():
     for path in ("codegen/cstyle.py", "passes/cstyle.py", "passes/cstyle.rules"):
         text = (root / path).read_text().lower()
         assert not re.search(r"opencl|__global|__kernel|metal|cuda|wgsl|\bhip\b|barrier\(", text), path
+
+
+def _leaf(name, dtype):
+    return UOp(ops.PARAM, dtype, (), ({"a": 1, "b": 2, "c": 3}[name], ()))
+
+
+_A, _B, _C = (_leaf(name, dtypes.float32) for name in "abc")
+_I, _J = _leaf("a", dtypes.int32), _leaf("b", dtypes.int32)
+_P, _Q = _leaf("a", dtypes.bool_), _leaf("b", dtypes.bool_)
+_S, _U = _leaf("a", dtypes.int8), _leaf("a", dtypes.uint32)
+_SMALL = UOp(ops.RANGE, dtypes.int32, (UOp.const(dtypes.int32, 8),), (0, "loop"))
+_YES = UOp.const(dtypes.bool_, True)
+_SPELLED = [
+    *[(_A.alu(op, _B), f"(a {sign} b)") for op, sign in ((ops.ADD, "+"), (ops.SUB, "-"), (ops.MUL, "*"))],
+    (_A / _B, "(a / b)"),
+    (-_A, "(-a)"),
+    (_A.alu(ops.FMA, _B, _C), "fma(a, b, c)"),
+    (_A.alu(ops.MAX, _B), "(a > b || a != a ? a : b)"),
+    (_A.alu(ops.MIN, _B), "(a < b || a != a ? a : b)"),
+    *[(_P.alu(op, _Q), "(a | b)") for op in (ops.ADD, ops.MAX, ops.OR)],
+    *[(_P.alu(op, _Q), "(a & b)") for op in (ops.MUL, ops.MIN, ops.AND)],
+    (-_SMALL, "(-r)"),
+    (_SMALL + 3, "(r + 3)"),
+    (_SMALL - 3, "(r - 3)"),
+    (_SMALL * 3, "(r * 3)"),
+    (-_I, "(int)(0 - (uint)a)"),
+    (_I + _J, "(int)((uint)a + (uint)b)"),
+    (_I - _J, "(int)((uint)a - (uint)b)"),
+    (_I * _J, "(int)((uint)a * (uint)b)"),
+    (_I.alu(ops.SHL, _J), "(int)((uint)a << b)"),
+    (_I.alu(ops.SHR, _J), "(a >> b)"),
+    (_S.alu(ops.TRUNCDIV, _leaf("b", dtypes.int8)), "(char)(a / b)"),
+    (_I.alu(ops.TRUNCDIV, _J), "(a / b)"),
+    (_I.alu(ops.TRUNCMOD, _J), "(a % b)"),
+    (_I.alu(ops.MAX, _J), "(a > b ? a : b)"),
+    (_I.alu(ops.MIN, _J), "(a < b ? a : b)"),
+    (_I.alu(ops.AND, _J), "(a & b)"),
+    (_I.alu(ops.OR, _J), "(a | b)"),
+    (_I.alu(ops.XOR, _J), "(a ^ b)"),
+    *[
+        (_A.alu(op, _B), f"(a {sign} b)")
+        for op, sign in ((ops.LT, "<"), (ops.LE, "<="), (ops.EQ, "=="), (ops.NE, "!="))
+    ],
+    (_P.alu(ops.WHERE, _B, _C), "(a ? b : c)"),
+    *[
+        (_A.alu(getattr(ops, name.upper())), f"{name}(a)")
+        for name in ("sqrt", "exp", "exp2", "log", "log2", "sin", "cos", "tanh", "erf", "floor", "trunc")
+    ],
+    (_A.alu(ops.ROUND), "rint(a)"),
+    (_A.alu(ops.POW, _B), "pow(a, b)"),
+    (_A.cast(dtypes.bool_), "(a != 0)"),
+    (_I.cast(dtypes.float32), "(float)a"),
+    (_I.cast(dtypes.int8), "(char)a"),
+    (UOp(ops.LOAD, dtypes.bool_, (_P, _J, _YES), 1), "(a[b] != 0)"),
+    (UOp(ops.LOAD, dtypes.bool_, (_P, _J, _leaf("c", dtypes.bool_)), 1), "(c && a[b] != 0)"),
+    (UOp(ops.LOAD, dtypes.float32, (_A, _J, _YES), 1), "a[b]"),
+    (UOp(ops.LOAD, dtypes.float32, (_A, _J, _leaf("c", dtypes.bool_)), 1), "(c ? a[b] : 0.0f)"),
+    (UOp(ops.STORE, dtypes.void, (_A, _J, _C, _YES)), "a[b] = c;"),
+    (UOp(ops.STORE, dtypes.void, (_A, _J, _B, _leaf("c", dtypes.bool_))), "if (c) a[b] = b;"),
+    (UOp(ops.IF, dtypes.void, (_P,)), "if (a) {"),
+    (UOp(ops.ENDIF, dtypes.void, (UOp(ops.IF, dtypes.void, (_P,)),)), "}"),
+    (UOp(ops.END, dtypes.void, (_SMALL,)), "}"),
+    (_SMALL, "for (int r = 0; r < 8; r++) {"),
+    (UOp(ops.IOTA, dtypes.int32, (), 3), "intx3(0, 1, 2)"),
+]
+
+
+@pytest.mark.parametrize(("node", "text"), _SPELLED, ids=[text for _, text in _SPELLED])
+def test_how_every_operation_is_spelled(node, text, dialect):
+    """Each rule of the common dialect, put to one node; the text of operands is given."""
+
+    def names(operand):
+        if operand.op is ops.CONST:
+            return group.match(operand, names, SimpleNamespace(dialect=dialect))
+        return "r" if operand is _SMALL else " abc"[operand.arg[0]]
+
+    group = rules.load("tinycore.passes.cstyle").renders["cstyle"]
+    assert group.match(node, names, SimpleNamespace(dialect=dialect)) == text

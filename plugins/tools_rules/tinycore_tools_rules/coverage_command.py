@@ -19,7 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--html", type=Path, metavar="FILE", help="also write the files as a page with marked rules"
     )
     parser.add_argument(
-        "--fail-under", type=float, metavar="N", help="status 1 when less than N percent of the rules fired"
+        "--fail-under",
+        "--floor",
+        type=float,
+        metavar="N",
+        help="status 1 when less than N percent of the rules fired",
     )
     parser.add_argument("--missing", action="store_true", help="list the rules that did not fire")
 
