@@ -108,7 +108,7 @@ def test_drawn_faults_are_different_and_the_same_every_time(units):
     drawn = draw(several, 12, 3)
     assert [(unit.name, number) for unit, number in draw(several, 12, 3)] == [(u.name, k) for u, k in drawn]
     assert len({(unit.name, number) for unit, number in drawn}) == 12
-    assert len(draw(several, 1000, 3)) == sum(len(mutants(unit)) for unit in several)  # there are no more
+    assert len(draw(several, 200, 3)) == sum(len(mutants(unit)) for unit in several)  # there are no more
     assert {unit.name for unit, _ in drawn} == {"r", "s"}
 
 
@@ -116,7 +116,7 @@ def test_drawn_faults_are_different_and_the_same_every_time(units):
 def test_most_faults_in_the_core_are_caught():
     """A small sample; the whole figure is made by benchmarks/seeded_faults.py."""
     every = [unit for name in core_names() for unit in units_of(open_source(name))]
-    outcomes = [judge(unit, mutants(unit)[number], 1.0) for unit, number in draw(every, 40, 5)]
+    outcomes = [judge(unit, mutants(unit)[number], 1.0) for unit, number in draw(every, 30, 5)]
     caught = sum(item.outcome == "caught" for item in outcomes)
     survived = [item for item in outcomes if item.outcome == "survived"]
-    assert caught >= 20 and len(survived) <= 0.1 * (caught + len(survived)), survived
+    assert caught >= 15 and len(survived) <= 0.1 * (caught + len(survived)), survived

@@ -83,7 +83,7 @@ def draw(units: Sequence[Unit], count: int, seed: int, by_line: bool = False) ->
     keys = sorted(written)
     chosen: dict[tuple[str, int], Unit] = {}
     made: dict[str, list[Mutant]] = {}
-    for _ in range(1000 * count):
+    for _ in range(100 * count):
         if len(chosen) == count:
             break
         unit = chance.choice(written[chance.choice(keys)])
