@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +21,14 @@ MARGIN = 60
 """How much of a long line an error shows on each side of the caret."""
 
 
-def attribute_names(op: Op) -> list[str]:
+@functools.cache
+def attribute_names(op: Op) -> tuple[str, ...]:
     """The attributes that stand in the brackets: all but the dtype, which follows the colon.
 
     >>> attribute_names(ops.REDUCE), attribute_names(ops.CAST)
-    (['op', 'axes'], [])
+    (('op', 'axes'), ())
     """
-    return [name for name in op.attributes if name != "dtype"]
+    return tuple([name for name in op.attributes if name != "dtype"])
 
 
 def parse(text: str) -> UOp:

@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+import weakref
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tinycore.errors import DataError
@@ -45,14 +46,19 @@ def nodes_in(value: Any) -> list[UOp]:
     """
     from tinycore.ir.uop import UOp
 
+    if isinstance(value, UOp):
+        return [value]
     found: list[UOp] = []
-    stack = [value]
-    while stack:
-        part = stack.pop()
-        if isinstance(part, tuple):
-            stack.extend(reversed(part))
-        elif isinstance(part, UOp):
-            found.append(part)
+    open_tuples = [iter(value)] if isinstance(value, tuple) else []
+    while open_tuples:
+        for part in open_tuples[-1]:
+            if type(part) is UOp:
+                found.append(part)
+            elif type(part) is tuple:
+                open_tuples.append(iter(part))
+                break
+        else:
+            open_tuples.pop()
     return found
 
 
@@ -133,6 +139,8 @@ def _literal(value: Any, names: Mapping[UOp, str]) -> str:
     """Plain data in text. Tuples may be nested to any depth."""
     if not isinstance(value, tuple):
         return _scalar(value, names)
+    if all(type(part) is int for part in value):
+        return repr(value)
     parts: list[str] = []
     stack: list[Any] = [value]
     while stack:
@@ -269,6 +277,8 @@ def canonical(root: UOp, variables: bool = True) -> UOp:
     """
     from tinycore.ir.uop import UOp
 
+    if not variables and not root.mask & (ops.BUFFER.bit | ops.RANGE.bit):
+        return root  # nothing has an arbitrary name: what the scheduler makes
     nodes = order(root)
     loops = sorted({node.arg[0] for node in nodes if node.op is ops.RANGE})
     ranks = {number: rank for rank, number in enumerate(loops)}
@@ -308,16 +318,25 @@ def digest(root: UOp) -> str:
     >>> len(digest(UOp.const(dtypes.int8, 1)))
     32
     """
-    nodes = order(canonical(root, variables=False))
+    known = _digests.get(root)
+    if known is None:
+        known = _digests[root] = _digest(order(canonical(root, variables=False)))
+    return known
+
+
+_digests: weakref.WeakKeyDictionary[UOp, str] = weakref.WeakKeyDictionary()
+
+
+def _digest(nodes: Sequence[UOp]) -> str:
     names = {node: f"%{number}" for number, node in enumerate(nodes)}
-    state = hashlib.blake2b(digest_size=16)
+    lines: list[str] = []
     for node in nodes:
         attributes = _attributes(node, names)
         if attributes is not None and "<" in attributes and _opaque(node.arg):
             raise DataError("an attribute is no plain data, so the graph has no digest", where=summary(node))
         operands = ",".join([names[operand] for operand in node.src])
-        state.update(f"{node.op.name}[{attributes}]({operands}):{node.dtype.name}\n".encode())
-    return state.hexdigest()
+        lines.append(f"{node.op.name}[{attributes}]({operands}):{node.dtype.name}\n")
+    return hashlib.blake2b("".join(lines).encode(), digest_size=16).hexdigest()
 
 
 def _opaque(value: Any) -> bool:
