@@ -13,9 +13,9 @@ load share one base, and a range of stride 1 makes a contiguous vector load.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from tinycore.codegen.affine import Affine, affine
+from tinycore.codegen.address import Address, address_of
 from tinycore.codegen.nest import (
     GRID_KINDS,
     Block,
@@ -52,6 +52,10 @@ class _Linearizer:
         self.accumulators = itertools.count()
         self.changing: frozenset[UOp] = frozenset()
         self.unrolls: dict[UOp, tuple[UOp, ...]] = {}
+        self.homes: dict[frozenset[UOp], int] = {}
+        """Depths that were asked for since a loop was opened or closed."""
+        self.addresses: dict[UOp, Address] = {}
+        self.relayouts: dict[UOp, Relayout | None] = {}
 
     def run(self, kernel: UOp) -> UOp:
         """Statements in order, then the nest as one flat list."""
@@ -88,6 +92,7 @@ class _Linearizer:
             opening = UOp(ops.RANGE, self.index_dtype, (bound,), (next(self.opened), kind_of(kernel_range)))
             self.path.append(Block(kernel_range, opening))
             self.depth[opening] = self.range_depth[kernel_range] = len(self.path) - 1
+            self.homes.clear()
 
     def _close_to(self, depth: int) -> None:
         """Close loops until `depth` of them are open."""
@@ -97,14 +102,18 @@ class _Linearizer:
             if block.barrier:  # what was staged must not be overwritten while others still read it
                 block.items.append(UOp(ops.BARRIER, dtypes.void, (block.opening,)))
             del self.range_depth[block.kernel_range], self.depth[block.opening]
+            self.homes.clear()
             for node in block.placed:
                 self.depth.pop(node, None)
             self.path[-1].items.append(block)
 
-    def _home(self, ranges: Iterable[UOp]) -> int:
+    def _home(self, ranges: frozenset[UOp]) -> int:
         """Depth of the innermost open loop among these ranges."""
-        depths = [self.range_depth[node] for node in ranges if node in self.range_depth]
-        return max(depths, default=0)
+        known = self.homes.get(ranges)
+        if known is None:
+            known = max([self.range_depth[node] for node in ranges if node in self.range_depth], default=0)
+            self.homes[ranges] = known
+        return known
 
     def _place(self, node: UOp, depth: int | None = None) -> UOp:
         """List a value in the innermost loop of its operands (or at a given depth), once."""
@@ -145,6 +154,7 @@ class _Linearizer:
         for block in kept:
             assert block.kernel_range is not None
             del self.range_depth[block.kernel_range]
+        self.homes.clear()
         return kept
 
     def _resume(self, kept: list[Block]) -> None:
@@ -152,6 +162,7 @@ class _Linearizer:
             assert block.kernel_range is not None
             self.path.append(block)
             self.range_depth[block.kernel_range] = len(self.path) - 1
+        self.homes.clear()
 
     def _nest(self, loops: Sequence[UOp]) -> None:
         """Open exactly these loops, keeping those outer ones that are open already."""
@@ -216,22 +227,25 @@ class _Linearizer:
         unrolled = self._unrolled(node)
         if len(unrolled) == len(environment):
             return environment
+        if not unrolled:
+            return ()
         return tuple([pair for pair in environment if pair[0] in unrolled])
 
     def _value(self, root: UOp, environment: Environment) -> UOp:
         """The program node of a kernel node; operands first, without recursion over elementwise depth."""
-        stack = [root]
-        result = root
+        result = self._known(root, environment)
+        if result is not None:
+            return result
+        result, stack = root, [root]
         while stack:
             node = stack[-1]
-            env = self._restrict(node, environment)
-            block = self.path[self._home(node.ranges)]
-            known = block.values.get((node, env))
+            known = self._known(node, environment)
             if known is None:
-                missing = [s for s in self._direct(node) if not self._known(s, environment)]
+                missing = [s for s in self._direct(node) if self._known(s, environment) is None]
                 if missing:
                     stack.extend(missing)
                     continue
+                env = self._restrict(node, environment)
                 known = self._build(node, env)
                 if not self._volatile(node):
                     self.path[self._home(node.ranges)].values[node, env] = known
@@ -239,9 +253,9 @@ class _Linearizer:
             stack.pop()
         return result
 
-    def _known(self, node: UOp, environment: Environment) -> bool:
+    def _known(self, node: UOp, environment: Environment) -> UOp | None:
         block = self.path[self._home(node.ranges)]
-        return (node, self._restrict(node, environment)) in block.values
+        return block.values.get((node, self._restrict(node, environment)))
 
     def _volatile(self, node: UOp) -> bool:
         """Whether a load may see another value next time."""
@@ -274,7 +288,7 @@ class _Linearizer:
             statements = tuple([self._statement(s) for s in node.src[1:]])
             after = UOp(op, node.dtype, (self._value(node.src[0], environment), *statements))
             return self._place(after, self._home(node.ranges))
-        if node.dtype is dtypes.index and op in _AFFINE and affine(node).factor(node) == 0:
+        if node.dtype is dtypes.index and op in _AFFINE and not self._split(node).whole:
             base, lanes = self._affine_value(node, environment)
             return self._with_lanes(base, *lanes) if lanes else base
         return self._elementwise(node, environment)
@@ -320,19 +334,13 @@ class _Linearizer:
 
     def _affine_value(self, node: UOp, environment: Environment) -> tuple[UOp, tuple[int, int] | None]:
         """An index expression as (base, (stride, lanes) of the vector range in it or None)."""
-        form = affine(node)
-        constant = form.constant
-        lanes: tuple[int, int] | None = None
-        terms: list[tuple[UOp, int]] = []
-        values = dict(environment)
-        for atom, factor in form.terms:
-            if atom in values:
-                constant += factor * values[atom]
-            elif atom.op is ops.RANGE and kind_of(atom) == "vector":
-                lanes = factor, constant_bound(atom.src[0])
-            else:
-                terms.append((atom, factor))
-        base = self._sum(Affine(tuple(terms), 0), environment)
+        address = self._split(node)
+        constant, values = address.constant, dict(environment)
+        for atom, factor in address.unrolled:
+            if atom not in values:
+                raise CompileError("the bound of a loop depends on an unrolled range", where=repr(node))
+            constant += factor * values[atom]
+        base, lanes = self._base(node, address, environment), address.lanes
         if constant or base is None:
             offset = UOp.const(self.index_dtype, constant)
             if base is None:
@@ -346,10 +354,29 @@ class _Linearizer:
             return self._with_lanes(base, *lanes), None
         return base, lanes
 
-    def _sum(self, form: Affine, environment: Environment) -> UOp | None:
+    def _split(self, node: UOp) -> Address:
+        found = self.addresses.get(node)
+        if found is None:
+            found = self.addresses[node] = address_of(node, self._unrolled)
+        return found
+
+    def _base(self, node: UOp, address: Address, environment: Environment) -> UOp | None:
+        """The sum of the terms that are computed; None where there are none."""
+        if not address.terms:
+            return None
+        if any(atom in self.changing for atom, _ in address.terms):
+            return self._sum(address.terms, environment)
+        copy = tuple([pair for pair in environment if pair[0] in address.copies]) if address.copies else ()
+        block = self.path[self._home(node.ranges)]
+        found = block.bases.get((node, copy))
+        if found is None:
+            found = block.bases[node, copy] = self._sum(address.terms, environment)
+        return found
+
+    def _sum(self, terms: Sequence[tuple[UOp, int]], environment: Environment) -> UOp:
         """Terms added from the outermost loop inwards, so that partial sums leave the loops."""
         emitted: list[tuple[int, int, UOp]] = []
-        for order, (atom, factor) in enumerate(form.terms):
+        for order, (atom, factor) in enumerate(terms):
             value = self._value(atom, environment)
             if factor != 1:
                 constant: UOp = UOp.const(self.index_dtype, factor)
@@ -357,11 +384,9 @@ class _Linearizer:
                     constant = self._splat(constant, int(value.shape[0]))  # type: ignore[arg-type]
                 value = self._place(UOp(ops.MUL, self.index_dtype, (value, constant)))
             emitted.append((self.depth.get(value, 0) + (1000 if value.shape else 0), order, value))
-        result: UOp | None = None
-        for _, _, value in sorted(emitted, key=lambda item: item[:2]):
-            if result is None:
-                result = value
-                continue
+        emitted.sort(key=lambda item: item[:2])
+        result = emitted[0][2]
+        for _, _, value in emitted[1:]:
             if value.shape and not result.shape:
                 result = self._splat(result, int(value.shape[0]))  # type: ignore[arg-type]
             result = self._place(UOp(ops.ADD, self.index_dtype, (result, value)))
@@ -389,7 +414,9 @@ class _Linearizer:
 
     def _relayout(self, node: UOp) -> Relayout | None:
         """How an access is made in rows; None where it is better left, or shuffles are not to be had."""
-        return relayout_of(node) if self.target.has(ops.SHUFFLE) else None
+        if node not in self.relayouts:
+            self.relayouts[node] = relayout_of(node) if self.target.has(ops.SHUFFLE) else None
+        return self.relayouts[node]
 
     def _load(self, node: UOp, environment: Environment) -> UOp:
         relayout = None if self._volatile(node) else self._relayout(node)

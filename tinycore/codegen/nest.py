@@ -24,6 +24,8 @@ class Block:
     items: list[UOp | Block] = field(default_factory=list)
     placed: set[UOp] = field(default_factory=set)
     values: dict[tuple[UOp, Environment], UOp] = field(default_factory=dict)
+    bases: dict[tuple[UOp, Environment], UOp] = field(default_factory=dict)
+    """The computed parts of addresses that are known here."""
     barrier: bool = False
 
 

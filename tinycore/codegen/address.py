@@ -1,0 +1,63 @@
+"""Index expressions in parts, by when they are known: the same for all unrolled copies of an access."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from tinycore.codegen.affine import affine
+from tinycore.codegen.nest import constant_bound, kind_of
+from tinycore.ir import UOp, ops
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An index expression as a sum.
+
+    Attributes
+    ----------
+    constant: its constant term.
+    unrolled: unrolled ranges and their factors: constants of each copy.
+    lanes: stride and size of the vector range in it.
+    terms: what has to be computed, and the factors.
+    copies: the unrolled ranges that the terms depend on.
+    whole: whether the expression is no sum, but a term itself.
+    """
+
+    constant: int
+    unrolled: tuple[tuple[UOp, int], ...]
+    lanes: tuple[int, int] | None
+    terms: tuple[tuple[UOp, int], ...]
+    copies: frozenset[UOp]
+    whole: bool
+
+
+def address_of(node: UOp, unrolled_below: Callable[[UOp], Iterable[UOp]]) -> Address:
+    """The parts of an index expression; `unrolled_below` says which unrolled ranges a term depends on.
+
+    Raises CompileError for a vector range whose bound is not a constant.
+
+    >>> from tinycore.ir import UOp, dtypes, ops
+    >>> i, j, k = (
+    ...     UOp(ops.RANGE, dtypes.index, (UOp.const(dtypes.index, 8),), (number, kind))
+    ...     for number, kind in enumerate(("loop", "unroll", "vector"))
+    ... )
+    >>> found = address_of(i * 64 + j * 8 + k + 5, lambda term: ())
+    >>> found.constant, found.unrolled == ((j, 8),), found.lanes, found.terms == ((i, 64),)
+    (5, True, (1, 8), True)
+    """
+    form = affine(node)
+    unrolled: list[tuple[UOp, int]] = []
+    terms: list[tuple[UOp, int]] = []
+    lanes: tuple[int, int] | None = None
+    for atom, factor in form.terms:
+        kind = kind_of(atom) if atom.op is ops.RANGE else ""
+        if kind == "unroll":
+            unrolled.append((atom, factor))
+        elif kind == "vector":
+            lanes = factor, constant_bound(atom.src[0])
+        else:
+            terms.append((atom, factor))
+    copies = frozenset(itertools.chain.from_iterable(unrolled_below(atom) for atom, _ in terms))
+    return Address(form.constant, tuple(unrolled), lanes, tuple(terms), copies, whole=form.factor(node) != 0)
