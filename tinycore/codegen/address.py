@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from tinycore.codegen.affine import affine
-from tinycore.codegen.nest import constant_bound, kind_of
+from tinycore.codegen.nest import Environment, constant_bound, kind_of
+from tinycore.errors import CompileError
 from tinycore.ir import UOp, ops
 
 
@@ -31,6 +32,14 @@ class Address:
     terms: tuple[tuple[UOp, int], ...]
     copies: frozenset[UOp]
     whole: bool
+
+    def offset(self, environment: Environment) -> int:
+        """The constant term of one copy. Raises CompileError where the environment has no value for a range."""
+        values = dict(environment)
+        missing = [atom for atom, _ in self.unrolled if atom not in values]
+        if missing:
+            raise CompileError("the bound of a loop depends on an unrolled range", where=repr(missing[0]))
+        return self.constant + sum([factor * values[atom] for atom, factor in self.unrolled])
 
 
 def address_of(node: UOp, unrolled_below: Callable[[UOp], Iterable[UOp]]) -> Address:

@@ -21,10 +21,13 @@ from tinycore.codegen.nest import (
     Block,
     Environment,
     changing_loads,
+    combined,
     constant_bound,
+    final_value,
     flatten,
     id_of,
     kind_of,
+    lanes_of,
     loops_among,
 )
 from tinycore.codegen.relayout import Relayout, relayout_of
@@ -50,7 +53,7 @@ class _Linearizer:
         self.range_depth: dict[UOp, int] = {}
         self.opened = itertools.count()
         self.accumulators = itertools.count()
-        self.changing: frozenset[UOp] = frozenset()
+        self.changing: frozenset[UOp] = frozenset()  # loads that may see another value next time
         self.unrolls: dict[UOp, tuple[UOp, ...]] = {}
         self.homes: dict[frozenset[UOp], int] = {}
         """Depths that were asked for since a loop was opened or closed."""
@@ -247,7 +250,7 @@ class _Linearizer:
                     continue
                 env = self._restrict(node, environment)
                 known = self._build(node, env)
-                if not self._volatile(node):
+                if node not in self.changing:
                     self.path[self._home(node.ranges)].values[node, env] = known
             result = known
             stack.pop()
@@ -257,17 +260,13 @@ class _Linearizer:
         block = self.path[self._home(node.ranges)]
         return block.values.get((node, self._restrict(node, environment)))
 
-    def _volatile(self, node: UOp) -> bool:
-        """Whether a load may see another value next time."""
-        return node in self.changing
-
     def _direct(self, node: UOp) -> tuple[UOp, ...]:
         """Operands that are plain values and that `_build` would otherwise reach by recursion."""
         if not node.op.elementwise or (
             node.dtype is dtypes.index and node.op in _AFFINE and len(node.ranges)
         ):
             return ()
-        return tuple([s for s in node.src if s.op.elementwise and not self._volatile(s)])
+        return tuple([s for s in node.src if s.op.elementwise and s not in self.changing])
 
     def _build(self, node: UOp, environment: Environment) -> UOp:
         op = node.op
@@ -335,12 +334,8 @@ class _Linearizer:
     def _affine_value(self, node: UOp, environment: Environment) -> tuple[UOp, tuple[int, int] | None]:
         """An index expression as (base, (stride, lanes) of the vector range in it or None)."""
         address = self._split(node)
-        constant, values = address.constant, dict(environment)
-        for atom, factor in address.unrolled:
-            if atom not in values:
-                raise CompileError("the bound of a loop depends on an unrolled range", where=repr(node))
-            constant += factor * values[atom]
-        base, lanes = self._base(node, address, environment), address.lanes
+        constant, lanes = address.offset(environment), address.lanes
+        base = self._base(node, address, environment)
         if constant or base is None:
             offset = UOp.const(self.index_dtype, constant)
             if base is None:
@@ -419,7 +414,7 @@ class _Linearizer:
         return self.relayouts[node]
 
     def _load(self, node: UOp, environment: Environment) -> UOp:
-        relayout = None if self._volatile(node) else self._relayout(node)
+        relayout = None if node in self.changing else self._relayout(node)
         if relayout is not None:
             copies = relayout.load(environment, self._value, self._place)
             known = self.path[self._home(node.ranges)].values
@@ -433,7 +428,7 @@ class _Linearizer:
         if not gate.is_const and not gate.shape and (lanes > 1 or position.shape):
             gate = self._splat(gate, lanes if lanes > 1 else int(position.shape[0]))  # type: ignore[arg-type]
         load = UOp(ops.LOAD, node.dtype, (buffer, position, gate), lanes)
-        if self._volatile(node):
+        if node in self.changing:
             depth = len(self.path) - 1
             self.path[depth].items.append(load)
             self.path[depth].placed.add(load)
@@ -459,7 +454,7 @@ class _Linearizer:
         # Few results: each copy keeps its own accumulator, to hide the latency of the operation.
         separate = len(environments) < 8 and len(inner) > 1 and bool(loops)
         kept = self._suspend(depth)
-        width = lanes[0] if lanes else self._free_lanes(node)
+        width = lanes[0] if lanes else lanes_of(node)
         start = UOp.const(node.dtype, identity(op, node.dtype), (width,) if width else ())
         accumulators = {
             (env, copy if separate else ()): self._place(
@@ -478,28 +473,14 @@ class _Linearizer:
         self._close_to(depth)
         for env in environments:
             parts = [
-                self._place(self._final(accumulators[env, copy], innermost), depth)
+                self._place(final_value(accumulators[env, copy], innermost), depth)
                 for copy in (inner if separate else [()])
             ]
-            result = self._combine(op, parts, depth)
+            result = combined(op, parts, lambda node: self._place(node, depth))
             if lanes:
                 result = self._place(UOp(ops.LANE_REDUCE, node.dtype, (result,), op), depth)
             self.path[depth].values[node, env] = result
         self._resume(kept)
-
-    def _final(self, accumulator: UOp, loop: UOp | None) -> UOp:
-        after = (UOp(ops.END, dtypes.void, (loop,)),) if loop is not None else ()
-        return UOp(ops.AFTER, accumulator.dtype, (accumulator, *after))
-
-    def _combine(self, op: Op, parts: list[UOp], depth: int) -> UOp:
-        """Pairwise, so that the additions do not wait for one another."""
-        while len(parts) > 1:
-            pairs = [parts[i : i + 2] for i in range(0, len(parts), 2)]
-            parts = [
-                self._place(UOp(op, pair[0].dtype, tuple(pair)), depth) if len(pair) == 2 else pair[0]
-                for pair in pairs
-            ]
-        return parts[0]
 
     def _accumulate(self, op: Op, value: UOp, accumulator: UOp, environment: Environment, width: int) -> None:
         depth = len(self.path) - 1
@@ -514,10 +495,6 @@ class _Linearizer:
         step = self._place(UOp(ops.FMA if fused else op, accumulator.dtype, src), depth)
         update = UOp(ops.UPDATE, dtypes.void, (accumulator, step))
         self.path[depth].items.append(update)
-
-    def _free_lanes(self, node: UOp) -> int:
-        vectors = [r for r in node.ranges if kind_of(r) == "vector"]
-        return constant_bound(vectors[0].src[0]) if vectors else 0
 
 
 _AFFINE = frozenset({ops.ADD, ops.SUB, ops.MUL, ops.NEG})

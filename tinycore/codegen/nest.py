@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tinycore.errors import CompileError
 from tinycore.ir import UOp, dtypes, ops
+from tinycore.ir.ops import Op
 
 LOOP_KINDS = frozenset({"loop", "ordered", "reduce"})
 GRID_KINDS = frozenset({"global", "local"})
@@ -66,6 +67,26 @@ def constant_bound(node: UOp) -> int:
     if not node.is_const:
         raise CompileError("a range bound to lanes needs a constant bound", where=repr(node))
     return int(node.arg[0])
+
+
+def lanes_of(node: UOp) -> int:
+    """How many lanes a value has; 0 for a scalar. Raises CompileError when that is not a constant."""
+    vectors = [r for r in node.ranges if kind_of(r) == "vector"]
+    return constant_bound(vectors[0].src[0]) if vectors else 0
+
+
+def final_value(accumulator: UOp, loop: UOp | None) -> UOp:
+    """What an accumulator holds after a loop."""
+    after = (UOp(ops.END, dtypes.void, (loop,)),) if loop is not None else ()
+    return UOp(ops.AFTER, accumulator.dtype, (accumulator, *after))
+
+
+def combined(op: Op, parts: Sequence[UOp], place: Callable[[UOp], UOp]) -> UOp:
+    """Values joined by an op, pairwise, so that the additions do not wait for one another."""
+    while len(parts) > 1:
+        pairs = [parts[i : i + 2] for i in range(0, len(parts), 2)]
+        parts = [place(UOp(op, pair[0].dtype, tuple(pair))) if len(pair) == 2 else pair[0] for pair in pairs]
+    return parts[0]
 
 
 def flatten(block: Block, out: list[UOp]) -> None:
