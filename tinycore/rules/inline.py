@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tinycore.errors import TinycoreError
+from tinycore.errors import TinycoreError, did_you_mean
 from tinycore.ir import dtypes
 from tinycore.ir.ops import TABLE, ops
 from tinycore.ir.target import Capabilities, Target
@@ -75,12 +75,12 @@ def run_inline_tests(module: RuleModule) -> list[TestResult]:
 
 def problem_of(file: s.File, rule: s.Rule, test: s.Test, table: list[Any]) -> str:
     """What is wrong when a rule, compiled alone to `table`, is put to a test; empty when nothing is."""
-    leaves = _leaves(file, test)
+    leaves = leaves_of(file, test)
     try:
-        before = _evaluate(file, test.before, leaves, None)
+        before = evaluate(file, test.before, leaves)
         if rule.kind == "vjp":
             leaves.setdefault("g", UOp(ops.PARAM, before.dtype, (), (len(leaves), before.shape)))
-        result = _apply(rule, before, leaves, table, _target(test))
+        result = _apply(rule, before, leaves, table, target_of(test))
         if test.after is None:
             return "" if result is None else f"it matches {show(before)}: {_shown(result)}"
         if result is None:
@@ -100,9 +100,9 @@ def _differences(
         return "" if result == wanted else f"it renders {result!r}, not {wanted!r}"
     if rule.kind == "vjp":
         slots = after.items if isinstance(after, s.Sequence) else (after,)
-        wanted = tuple(_evaluate(file, slot, leaves, None) for slot in slots)
+        wanted = tuple(evaluate(file, slot, leaves) for slot in slots)
         return "" if result == wanted else f"it gives {_shown(result)}, not {_shown(wanted)}"
-    wanted = _evaluate(file, after, leaves, before)
+    wanted = evaluate(file, after, leaves, before)
     return "" if result is wanted else f"it gives {show(result, 6)}, not {show(wanted, 6)}"
 
 
@@ -128,7 +128,11 @@ class _Filters:
         return lambda value: show(value) if isinstance(value, UOp) else str(value)
 
 
-def _evaluate(file: s.File, expression: s.Expression, leaves: dict[str, UOp], like: UOp | None) -> UOp:
+def evaluate(file: s.File, expression: s.Expression, leaves: dict[str, UOp], like: UOp | None = None) -> UOp:
+    """The node that an expression of a test builds; bare numbers get the dtype and shape of `like`.
+
+    Raises RuleCheckError for what has no meaning, and what building the nodes raises.
+    """
     pool = Pool()
     compiler = Expressions(file, pool, {}, None)
     compiler.names = {
@@ -142,7 +146,8 @@ def _evaluate(file: s.File, expression: s.Expression, leaves: dict[str, UOp], li
     return eval(code.text, namespace)  # type: ignore[no-any-return]
 
 
-def _leaves(file: s.File, test: s.Test) -> dict[str, UOp]:
+def leaves_of(file: s.File, test: s.Test) -> dict[str, UOp]:
+    """The nodes that the names of a test stand for. Raises RuleCheckError for a declaration that makes none."""
     declared = {item.name: item for item in test.declarations if item.dtype is not None}
     names = dict.fromkeys(names_in((test.before, *(() if test.after is None else (test.after,)))))
     known = {dtype.name for dtype in (*dtypes.CLASSES["Any"], dtypes.void)}
@@ -154,8 +159,10 @@ def _leaves(file: s.File, test: s.Test) -> dict[str, UOp]:
 
 
 def _leaf(file: s.File, item: s.Declaration, slot: int) -> UOp:
-    if item.dtype not in {dtype.name for dtype in dtypes.CLASSES["Any"]}:
-        raise check_error(file, item.span, f"there is no dtype {item.dtype}")
+    known = {dtype.name for dtype in dtypes.CLASSES["Any"]}
+    if item.dtype not in known:
+        hint = did_you_mean(item.dtype or "", known)
+        raise check_error(file, item.span, f"there is no dtype {item.dtype}", hint)
     dtype = dtypes.by_name(item.dtype)
     shape = tuple(int(part.value) if isinstance(part, s.Number) else 0 for part in item.shape)
     if item.bounds is not None:
@@ -173,7 +180,8 @@ def _leaf(file: s.File, item: s.Declaration, slot: int) -> UOp:
     return UOp(ops.PARAM, dtype, (), (slot, shape))
 
 
-def _target(test: s.Test) -> Target:
+def target_of(test: s.Test) -> Target:
+    """The target that has the ops of the test's ``has OP``, and nothing else."""
     has = frozenset(
         TABLE[item.name] for item in test.declarations if item.dtype is None and item.name in TABLE
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,57 @@ def test_the_grammar_of_the_editor() -> None:
     assert re.match(patterns["op"][0], "MAX(") and not re.match(patterns["op"][0], "Int")
 
 
+def scopes(text: str) -> list[tuple[str, str]]:
+    """(word, innermost scope) of a text by the editor's grammar: a small reader of the TextMate rules it uses."""
+    grammar = json.loads((EDITOR / "syntaxes" / "rules.tmLanguage.json").read_text())
+    top = [grammar["repository"][item["include"][1:]] for item in grammar["patterns"]]
+    found: list[tuple[str, str]] = []
+    for line in text.splitlines():
+        place, inside = 0, None  # the region that is open: strings end with their line
+        while place < len(line):
+            rules = (
+                inside.get("patterns", [])
+                if inside
+                else [part for rule in top for part in rule.get("patterns", [rule])]
+            )
+            starts = [
+                (rule, re.compile(rule.get("match") or rule["begin"]).search(line, place)) for rule in rules
+            ]
+            hits = [(match.start(), k, rule, match) for k, (rule, match) in enumerate(starts) if match]
+            end = re.compile(inside["end"]).search(line, place) if inside else None
+            if end is not None and (not hits or end.start() <= min(hits)[0]):
+                found.append((line[place : end.end()], inside["name"] if inside else ""))
+                place, inside = end.end(), None
+                continue
+            if not hits:
+                break
+            _, _, rule, match = min(hits, key=lambda hit: hit[:2])
+            if "begin" in rule:
+                inside = rule
+            for group, scope in rule.get("captures", {}).items():
+                if match[int(group)]:
+                    found.append((match[int(group)], scope["name"]))
+            if "name" in rule:
+                found.append((match.group(), rule["name"]))
+            place = max(match.end(), place + 1)
+    return found
+
+
+@pytest.mark.parametrize("name", core_names())
+def test_the_grammar_of_the_editor_reads_the_core(name: str) -> None:
+    """It and the Pygments lexer agree about comments, ops, dtypes and keywords of every file."""
+    text = find(name).read_text(encoding="utf-8")
+    found = scopes(text)
+    lexed = [(kind, piece.rstrip()) for kind, piece in RulesLexer().get_tokens(text)]
+    for kind, scope in (
+        (Comment.Single, "comment.line"),
+        (Name.Builtin, "support.function.op"),
+        (Keyword.Type, "support.type"),
+    ):
+        mine = Counter(word.rstrip() for word, each in found if each.startswith(scope))
+        assert mine == Counter(piece for each, piece in lexed if each is kind), scope
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "page.html"
     assert main(["rules", "doc", "tinycore.passes.kernel", "--html", "-o", str(target)]) == 0
@@ -158,3 +210,19 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "#### where\\_load" in capsys.readouterr().out
     assert main(["rules", "doc", "tinycore.passes.kernel", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["file"] == "tinycore.passes.kernel"
+
+
+def test_compiled_rules_for_a_wheel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.rules"
+    path.write_text(MINE)
+    assert main(["rules", "compile", str(path), "--json"]) == 0
+    (made,) = json.loads(capsys.readouterr().out)
+    assert (
+        Path(made["compiled"]).parent == tmp_path / "_compiled"
+        and "def r_mine" in Path(made["compiled"]).read_text()
+    )
+    assert main(["rules", "compile", str(path)]) == 0 and "_compiled" in capsys.readouterr().out
+    assert main(["rules", "compile"]) == 2
+    path.write_text("group g(fixpoint) { a: ADDD(x, y) => x }")
+    assert main(["rules", "compile", str(path)]) == 1
+    assert "did you mean 'ADD'?" in capsys.readouterr().err

@@ -144,6 +144,10 @@ def run_json(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
 def test_commands(mine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = run_json(capsys, "explain", "x * 1 where x: int32", "--with", str(mine), "--pass", "mine")
     assert found["after"] == "x" and found["steps"][0]["line"] == 2
+    assert found["steps"][0]["why"] == "nothing happens"
+    for wrong, hint in (("MAXX(x, y)", "'MAX'"), ("x where x: flot32", "'float32'")):
+        assert main(["rules", "explain", wrong, "--with", str(mine)]) == 1
+        assert f"did you mean {hint}?" in capsys.readouterr().err
     assert main(["rules", "explain", "x * 1", "--with", str(mine)]) == 0
     assert "why: nothing happens" in capsys.readouterr().out
     assert main(["rules", "explain", "x * 1", "--with", str(mine), "--pass", "mime"]) == 2

@@ -87,15 +87,17 @@ def build(expression: str) -> tuple[UOp, dict[UOp, str], Any]:
     """The graph of an expression, the names of its leaves, and the context that its ``has OP`` ask for."""
     body, _, where = expression.partition(" where ")
     text = (
-        f"group g(fixpoint) {{ r: x => x test\n{body}\n=> same" + (f" where\n{where}" if where else "") + " }"
+        f"group g(fixpoint) {{ r: x => x test\n{body}\n=> same"
+        + (f" where\n{where}" if where else "")
+        + "\n}"
     )
     file = parse(text, "expression")
     rule = file.groups[0].items[0]
     assert isinstance(rule, s.Rule)
     test = rule.tests[0]
     try:
-        leaves = inline._leaves(file, test)
-        root = inline._evaluate(file, test.before, leaves, None)
+        leaves = inline.leaves_of(file, test)
+        root = inline.evaluate(file, test.before, leaves)
     except TinycoreError:
         raise
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
@@ -103,4 +105,4 @@ def build(expression: str) -> tuple[UOp, dict[UOp, str], Any]:
             f"the expression fails with {type(error).__name__}: {error}", where=expression
         ) from error
     names = {leaf: name for name, leaf in leaves.items()}
-    return root, names, SimpleNamespace(target=inline._target(test))
+    return root, names, SimpleNamespace(target=inline.target_of(test))

@@ -87,6 +87,7 @@ def to_data(found: Explained) -> dict[str, object]:
                 "path": step.rule.path,
                 "line": step.rule.line,
                 "pass": step.pass_name,
+                "why": step.rule.why,
                 "before": step.before,
                 "after": step.after,
                 "whole": step.whole,
