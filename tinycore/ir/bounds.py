@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tinycore.ir.dtypes import DType
-from tinycore.ir.ops import ops
+from tinycore.ir.ops import TABLE, ops
 from tinycore.ir.uop import UOp
 
 Bounds = tuple[int, int]
@@ -41,7 +41,22 @@ def _corners(a: Bounds, b: Bounds, function: Callable[[int, int], int]) -> Bound
     return min(values), max(values)
 
 
+def _add(node: UOp, a: Bounds, b: Bounds) -> Bounds:
+    kind = node.dtype.kind
+    if kind == "index":
+        return a[0] + b[0], a[1] + b[1]
+    return _or(node, a, b) if kind == "bool" else _wrap(node, a[0] + b[0], a[1] + b[1])
+
+
+def _mul(node: UOp, a: Bounds, b: Bounds) -> Bounds:
+    if a[0] >= 0 <= b[0]:
+        return _wrap(node, a[0] * b[0], a[1] * b[1])
+    return _wrap(node, *_corners(a, b, lambda x, y: x * y))
+
+
 def _floordiv(node: UOp, a: Bounds, b: Bounds) -> Bounds:
+    if a[0] >= 0 < b[0]:
+        return a[0] // b[1], a[1] // b[0]
     if b[0] <= 0 <= b[1]:
         return of_dtype(node.dtype)
     return _wrap(node, *_corners(a, b, lambda x, y: x // y))
@@ -167,11 +182,9 @@ RULES: dict[str, Callable[..., Bounds]] = {
     "const": _const,
     "variable": lambda node: (node.arg[1], node.arg[2]),
     "neg": lambda node, a: _wrap(node, -a[1], -a[0]),
-    "add": lambda node, a, b: (
-        _or(node, a, b) if node.dtype.kind == "bool" else _wrap(node, a[0] + b[0], a[1] + b[1])
-    ),
+    "add": _add,
     "sub": lambda node, a, b: _wrap(node, a[0] - b[1], a[1] - b[0]),
-    "mul": lambda node, a, b: _wrap(node, *_corners(a, b, lambda x, y: x * y)),
+    "mul": _mul,
     "floordiv": _floordiv,
     "floormod": _floormod,
     "truncdiv": _truncdiv,
@@ -203,21 +216,35 @@ def infer(node: UOp) -> Bounds:
     """The bounds of a node; stored on it and on everything it was derived from."""
     stack = [node]
     while stack:
-        current = stack[-1]
-        if hasattr(current, "_bounds"):
-            stack.pop()
+        current = stack.pop()
+        if current._bounds is not None:
             continue
-        if current.dtype.is_float or current.op.bounds == "dtype":
-            current._bounds = UNKNOWN if current.dtype.is_float else of_dtype(current.dtype)
-            stack.pop()
+        rule = _RULE_OF.get(current.op)
+        dtype = current.dtype
+        if rule is None or dtype.kind == "float":
+            current._bounds = of_dtype(dtype)
             continue
-        missing = [operand for operand in current.src if not hasattr(operand, "_bounds")]
+        src = current.src
+        if len(src) == 2:
+            x, y = src
+            a, b = x._bounds, y._bounds
+            if a is None or b is None:
+                stack += (current, x, y)
+            else:
+                current._bounds = rule(current, a, b)
+            continue
+        missing = [operand for operand in src if operand._bounds is None]
         if missing:
-            stack.extend(missing)
-            continue
-        current._bounds = RULES[current.op.bounds](current, *[operand._bounds for operand in current.src])
-        stack.pop()
-    return node._bounds
+            stack.append(current)
+            stack += missing
+        else:
+            current._bounds = rule(current, *[operand._bounds for operand in src])
+    found = node._bounds
+    assert found is not None
+    return found
+
+
+_RULE_OF = {op: RULES[op.bounds] for op in TABLE.values() if op.bounds != "dtype"}
 
 
 def free_ranges(node: UOp) -> frozenset[UOp]:

@@ -192,6 +192,8 @@ UNSIGNED = (uint8, uint16, uint32, uint64)
 FLOATS = (float8_e4m3, float8_e5m2, float16, bfloat16, float32, float64)
 DATA = (bool_, *SIGNED, *UNSIGNED, *FLOATS)
 """Every dtype that can be stored in a buffer."""
+ALL = (*DATA, index, void)
+"""Every dtype."""
 
 CLASSES: dict[str, tuple[DType, ...]] = {
     "Any": (*DATA, index),

@@ -6,9 +6,9 @@ remember it keeps beside the graph. Derived facts (shape, bounds, op mask, free 
 fields only, and are computed once.
 
 Interning is exact: constants hold canonical bits (`tinycore.ir.dtypes`), so 0.0 and -0.0, or 1 and True,
-are never merged. It is thread-safe: look-ups and insertions are single atomic dict operations, replacing or
-removing a dead entry is under a lock. Entries die with
-their nodes, and nothing recurses: a chain of 100,000 nodes can be built, walked and freed.
+are never merged. It is thread-safe without a lock: look-ups and insertions are single atomic dict operations,
+and one thread only wins the right to replace or to remove a dead entry. Entries die with their nodes, and
+nothing recurses: a chain of 100,000 nodes can be built, walked and freed.
 
 >>> x = UOp.const(dtypes.float32, 1.5)
 >>> x is UOp.const(dtypes.float32, 1.5), x is UOp.const(dtypes.float64, 1.5)
@@ -19,50 +19,70 @@ their nodes, and nothing recurses: a chain of 100,000 nodes can be built, walked
 
 from __future__ import annotations
 
-import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Union
 
 from tinycore.ir import dtypes
 from tinycore.ir.dtypes import DType, Scalar
-from tinycore.ir.ops import Op, ops
+from tinycore.ir.ops import TABLE, Op, ops
 
 Dim = Union[int, "UOp"]
 Shape = tuple[Dim, ...]
 
 
-class _Reference(weakref.ref["UOp"]):
-    """A weak reference that knows its key, so that a dead node can leave the table."""
+_Home = dict[Any, "_Reference"]
 
-    __slots__ = ("key",)
+
+class _Reference(weakref.ref["UOp"]):
+    """A weak reference that knows its entry, so that a dead node can leave its table.
+
+    Whoever deletes the `home` of a reference, which is one atomic step, may take its entry out of the table or
+    replace it: nobody else will. A reference without a home has no entry.
+    """
+
+    __slots__ = ("home", "key")
+    home: _Home
     key: tuple[Any, ...]
 
 
-_table: dict[tuple[Any, ...], _Reference] = {}
-_lock = threading.RLock()  # re-entrant: freeing a node inside the lock may run _forget for another
+_plain: dict[Op, dict[DType, _Home]] = {op: {dtype: {} for dtype in dtypes.ALL} for op in TABLE.values()}
+"""Nodes without attributes, most of all nodes, by their operands; a key is the very `src` of its node."""
+_table: _Home = {}
+"""All other nodes, by their four fields."""
 
 
 def _forget(reference: _Reference) -> None:
-    # A new node may already stand under this key: only an entry that is still this one goes.
-    with _lock:
-        if _table.get(reference.key) is reference:
-            del _table[reference.key]
+    try:
+        home = reference.home
+        del reference.home
+    except AttributeError:
+        return
+    home.pop(reference.key)
 
 
-def _settle(key: tuple[Any, ...], node: UOp, fresh: _Reference) -> UOp:
-    """What happens when the key was taken: by another thread's node, or by one that has just died."""
-    with _lock:
-        winner = _table.setdefault(key, fresh)
+def _enter(home: _Home, key: tuple[Any, ...], node: UOp) -> UOp:
+    """Put a new node into its table; what is there already wins."""
+    fresh = _Reference(node, _forget)
+    fresh.home = home
+    fresh.key = key
+    winner = home.setdefault(key, fresh)  # atomic: hashing and comparing keys runs no Python code
+    while winner is not fresh:
         existing = winner()
         if existing is not None:
+            del fresh.home
             return existing
-        _table[key] = fresh
-        return node
+        try:
+            del winner.home
+        except AttributeError:  # another thread is about to remove the dead entry
+            time.sleep(0)
+            winner = home.setdefault(key, fresh)
+        else:
+            home[key] = winner = fresh
+    return node
 
 
-_get = _table.get
-_setdefault = _table.setdefault
 _new = object.__new__
 
 
@@ -85,13 +105,17 @@ class UOp:
     arg: Any
     mask: int
     _shape: Shape
-    _bounds: tuple[int, int]
+    _bounds: tuple[int, int] | None
     _ranges: frozenset[UOp]
 
     def __new__(cls, op: Op, dtype: DType, src: tuple[UOp, ...] = (), arg: Any = None) -> UOp:
         """The node of these four fields: the one that exists, or a new one."""
-        key = (op, dtype, src, arg)
-        reference = _get(key)
+        key: tuple[Any, ...]
+        if arg is None:
+            home, key = _plain[op][dtype], src
+        else:
+            home, key = _table, (op, dtype, src, arg)
+        reference = home.get(key)
         if reference is not None:
             node = reference()
             if node is not None:
@@ -105,10 +129,8 @@ class UOp:
         for operand in src:
             mask |= operand.mask
         node.mask = mask
-        fresh = _Reference(node, _forget)
-        fresh.key = key
-        winner = _setdefault(key, fresh)  # atomic: hashing and comparing keys runs no Python code
-        return node if winner is fresh else _settle(key, node, fresh)
+        node._bounds = None
+        return _enter(home, key, node)
 
     def __reduce__(self) -> Any:
         from tinycore.ir.text import parse, print_graph
@@ -133,10 +155,8 @@ class UOp:
     @property
     def bounds(self) -> tuple[int, int]:
         """Least and greatest possible value of an integer or bool node, both included (bools are 0 and 1)."""
-        try:
-            return self._bounds
-        except AttributeError:
-            return _facts.bounds(self)
+        known = self._bounds
+        return known if known is not None else _facts.bounds(self)
 
     @property
     def vmin(self) -> int:
@@ -389,6 +409,33 @@ class _Facts:
 _facts = _Facts()
 
 
+def draft(op: Op, dtype: DType, src: tuple[UOp, ...], arg: Any) -> UOp:
+    """A node outside the table, to be looked at and then dropped or given to `adopt`; nothing may refer to it.
+
+    It has the four fields, shape and bounds; its mask is 0, and it has no ranges. Rewriting tries rules on
+    drafts, because many of the nodes that are rebuilt on new operands are rewritten at once.
+    """
+    node = _new(UOp)
+    node.op = op
+    node.dtype = dtype
+    node.src = src
+    node.arg = arg
+    node.mask = 0
+    node._bounds = None
+    return node
+
+
+def adopt(node: UOp) -> UOp:
+    """The node of a draft's four fields: the one that exists, or the draft itself, now in the table."""
+    mask = node.op.bit
+    for operand in node.src:
+        mask |= operand.mask
+    node.mask = mask
+    if node.arg is None:
+        return _enter(_plain[node.op][node.dtype], node.src, node)
+    return _enter(_table, (node.op, node.dtype, node.src, node.arg), node)
+
+
 def table_size() -> int:
     """How many nodes are alive (for tests and benchmarks)."""
-    return len(_table)
+    return len(_table) + sum(len(home) for homes in _plain.values() for home in homes.values())

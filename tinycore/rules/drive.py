@@ -1,7 +1,8 @@
 """The drivers: three ways to take rules over a graph, none of which recurses.
 
 All of them work on a dispatch table, a list indexed by `Op.number` of functions ``f(node, context)`` that
-answer a replacement or None, and skip subtrees that hold no root op of the table (`UOp.mask`). They keep two
+answer a replacement or None, and skip subtrees that hold no root op of the table (`UOp.mask`). The functions may
+be given a `draft` of a node and must `adopt` it before they hand it on, as generated ones do. Drivers keep two
 maps: `memo` (node -> its final form) and `forward` (node -> what it was rewritten to, not final yet). Meeting
 a node that is in `forward` but not in `memo` means that its form depends on itself: that is a loop, and the
 chain of `forward` is its trace.
@@ -11,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from operator import is_
+from typing import Any, Protocol, cast
 
-from tinycore.ir.uop import UOp, toposort
+from tinycore.ir.uop import UOp, adopt, draft, toposort
 
 Matcher = Callable[[UOp, Any], UOp | None]
 Table = list[Matcher | None]
@@ -101,63 +103,106 @@ def _back(rewrites: dict[UOp, UOp], came: dict[UOp, UOp | None], last: UOp | Non
 
 def fixpoint(root: UOp, run: Run) -> UOp:
     """Bottom-up to normal form: results are rewritten again until no rule matches anywhere."""
-    table, mask, context, unite, memo = run.table, run.mask, run.context, run.unite, run.memo
+    mask, context, unite, memo = run.mask, run.context, run.unite, run.memo
+    table = run.table if unite is None else [match and _uniting(match, unite) for match in run.table]
+    known = memo.get
     forward: dict[UOp, UOp] = {}
-    stack, known, count = [root], memo.get, 0
-    while stack:
-        node = stack[-1]
-        if node in memo:
-            stack.pop()
-            continue
-        if node in forward:
+    # Nodes whose operands are final when they are taken; below a None, one that waits for what it became.
+    todo: list[UOp | None] = _planned(root, run, forward)
+    while todo:
+        node = todo.pop()
+        if node is None:
+            node = cast(UOp, todo.pop())
             memo[node] = memo[forward[node]]
-            stack.pop()
             continue
-        ready, changed = True, False
-        for operand in node.src:
-            if operand.mask & mask:
-                final = known(operand)
-                if final is None:
-                    if operand in forward:
-                        raise run.pending(forward, operand)
-                    stack.append(operand)
-                    ready = False
-                elif final is not operand:
-                    changed = True
-        if not ready:
-            continue
-        current = node
-        if changed:
-            current = UOp(node.op, node.dtype, tuple([known(x, x) for x in node.src]), node.arg)
-            if unite is not None:
-                unite(node, current)
-            final = known(current)
-            if final is not None:
-                memo[node] = final
+        while node not in memo:
+            op, src = node.op, node.src
+            if len(src) == 2:
+                a, b = src
+                x, y = known(a, a), known(b, b)
+                new: tuple[UOp, ...] = src if x is a and y is b else (x, y)
+            else:
+                new = tuple([known(operand, operand) for operand in src])
+                new = src if all(map(is_, new, src)) else new
+            match = table[op.number]
+            if new is src:
+                result = match(node, context) if match is not None else None
+                if result is None:
+                    memo[node] = node
+                    break
+            elif match is None or unite is not None:
+                result = _rebuilt(node, run)
+                if match is None:
+                    memo[node] = memo[result] = result
+                    break
+            else:
+                current = draft(op, node.dtype, new, node.arg)
+                result = match(current, context)
+                if result is None:
+                    current = memo[node] = memo[current] = adopt(current)
+                    break
+            if not result.mask & mask or result in memo:
+                memo[node] = known(result, result)
+                break
+            # A result that is what the draft would have become is no match; it is tried as a node of its own.
+            forward[node] = result
+            if len(forward) > run.limit:
+                run.more_fuel(root, node, len(forward))
+            todo += (node, None)
+            for operand in result.src:
+                if operand.mask & mask and operand not in memo:
+                    todo += _planned(result, run, forward)
+                    break
+            else:
+                if result in forward:
+                    raise run.pending(_rewrites(forward, run), result)
+                node = result
                 continue
-        match = table[current.op.number]
-        result = match(current, context) if match is not None else None
-        if result is None:
-            memo[node] = memo[current] = current
-            stack.pop()
-            continue
-        count += 1
-        if count > run.limit:
-            run.more_fuel(root, current, count)
-        if unite is not None:
-            unite(current, result)
-        final = known(result) if result.mask & mask else result
-        if final is not None:
-            memo[node] = memo[current] = final
-            continue
-        if current is not node:
-            forward[node] = current
-            stack.append(current)
-        forward[current] = result
-        if result in forward:
-            raise run.pending(forward, result)
-        stack.append(result)
-    return memo[root]
+            break
+    return known(root, root)
+
+
+def _uniting(match: Matcher, unite: Callable[[UOp, UOp], None]) -> Matcher:
+    """The function, and every node is united with what it is rewritten to."""
+
+    def uniting(node: UOp, context: Any) -> UOp | None:
+        result = match(node, context)
+        if result is not None:
+            unite(node, result)
+        return result
+
+    return uniting
+
+
+def _rewrites(forward: dict[UOp, UOp], run: Run) -> dict[UOp, UOp]:
+    """What was rewritten to what, with the drafts in between as nodes."""
+    found: dict[UOp, UOp] = {}
+    for node, result in forward.items():
+        before = _rebuilt(node, run)
+        found[node] = before
+        if before is not result:
+            found[before] = result
+    return found
+
+
+def _planned(root: UOp, run: Run, forward: dict[UOp, UOp]) -> list[UOp | None]:
+    """The nodes below this one that have no final form yet, users before operands."""
+    mask, memo = run.mask, run.memo
+    order: list[UOp | None] = []
+    seen: set[UOp] = set()
+    stack: list[UOp | None] = [root]
+    while stack:
+        node = stack.pop()
+        if node is None:
+            order.append(stack.pop())
+        elif node.mask & mask and node not in memo and node not in seen:
+            if node in forward:
+                raise run.pending(_rewrites(forward, run), node)
+            seen.add(node)
+            stack += (node, None)
+            stack += node.src
+    order.reverse()
+    return order
 
 
 def bottom_up(root: UOp, run: Run) -> UOp:
@@ -240,17 +285,13 @@ def _head_normal(root: UOp, node: UOp, run: Run, count: int, steps: dict[UOp, UO
 
 def _rebuilt(node: UOp, run: Run) -> UOp:
     """The node on the final forms of its operands."""
-    src = tuple([run.memo[operand] for operand in node.src])
-    if all(map(_is, src, node.src)):
+    src = tuple([run.memo.get(operand, operand) for operand in node.src])
+    if all(map(is_, src, node.src)):
         return node
     result = UOp(node.op, node.dtype, src, node.arg)
     if run.unite is not None:
         run.unite(node, result)
     return result
-
-
-def _is(a: UOp, b: UOp) -> bool:
-    return a is b
 
 
 DRIVERS: dict[str, Callable[[UOp, Run], UOp]] = {

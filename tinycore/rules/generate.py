@@ -7,8 +7,9 @@ production pays nothing for tracing.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +30,12 @@ from math import gcd
 
 from tinycore.ir import dims, dtypes
 from tinycore.ir.ops import ops
-from tinycore.ir.uop import UOp
+from tinycore.ir.uop import UOp, adopt
 from tinycore.rules.fold import fold
 from tinycore.rules.support import *
 
 fired = [0]
+new = UOp.__new__
 '''
 _PRELUDE = {"rewrite": "", "vjp": "    g, ctx = ctx\n", "render": "    names, ctx = ctx\n"}
 """What a function makes of its second parameter: only rewrites get the bare context."""
@@ -57,7 +59,6 @@ class Generator:
         self.natives = {native.name: native for native in file.natives}
         self.functions: dict[str, str] = {}  # body -> name
         self.rules: list[tuple[Any, ...]] = []
-        self.used_natives: set[str] = set()
 
     def source(self) -> str:
         """The whole module."""
@@ -138,6 +139,11 @@ class Generator:
                 body = f"{head}\n    p{local[1:]} = {local}.op" + re.sub(
                     rf"\b{local}\.op\b", f"p{local[1:]}", tail
                 )
+        # Calls of `UOp.__new__` and reads of the slot are cheaper than a call of the class and the property.
+        body = re.sub(r"\bUOp\(", "new(UOp, ", body)
+        body = re.sub(r"\b(n(?:_\w+)?)\.bounds\[", r"(\1._bounds or \1.bounds)[", body)
+        if re.search(r"\bn(?:_\w+)?\.is_const\b", body):
+            body = re.sub(r"\b(n(?:_\w+)?)\.is_const\b", rf"(\1.op is {self.pool.op('CONST')})", body)
         body = f"(n, ctx):\n{_PRELUDE[kind]}{body}\n    return None"
         return self.functions.setdefault(body, f"r_{group}_{root}_{len(self.functions)}")
 
@@ -151,15 +157,13 @@ def _segments(items: list[Compiled]) -> Iterable[tuple[frozenset[str], list[Comp
             start = k
 
 
-def _emit(cases: list[tuple[Step, ...]], depth: int, lines: list[str]) -> None:
-    """Write the cases in order; neighbours that begin with the same steps share them."""
+def _emit(cases: Sequence[tuple[Step, ...]], depth: int, lines: list[str]) -> None:
+    """Write the cases in order; those that begin with the same steps share them."""
     indent = "    " * depth
-    k = 0
-    while k < len(cases):
-        first, end = cases[k][0], k + 1
-        while first[0] != "ret" and end < len(cases) and cases[end][0] == first:
-            end += 1
-        tails = [case[1:] for case in cases[k:end]]
+    while cases:
+        first = cases[0][0]
+        mine, cases = _alike(cases)
+        tails = [case[1:] for case in mine]
         kind, text = first
         if kind == "if":
             tests = [text]
@@ -181,7 +185,46 @@ def _emit(cases: list[tuple[Step, ...]], depth: int, lines: list[str]) -> None:
                 f"{indent}    #@{tails[0][0][1]}",
                 f"{indent}    return r",
             ]
-        k = end
+
+
+def _alike(
+    cases: Sequence[tuple[Step, ...]],
+) -> tuple[list[tuple[Step, ...]], list[tuple[Step, ...]]]:
+    """The cases that begin like the first one, and the rest.
+
+    A case may overtake others only where no node matches both, so that the order of the rules still decides.
+    """
+    first = cases[0][0]
+    mine, rest = [cases[0]], list[tuple[Step, ...]]()
+    for case in cases[1 : 1 + _LOOK_AHEAD]:
+        same = first[0] != "ret" and case[0] == first
+        if same and (not rest or (first[0] != "for" and all(_disjoint(case, other) for other in rest))):
+            mine.append(case)
+        else:
+            rest.append(case)
+    return mine, [*rest, *cases[1 + _LOOK_AHEAD :]]
+
+
+def _disjoint(one: tuple[Step, ...], other: tuple[Step, ...]) -> bool:
+    """Whether one position cannot pass the tests of both cases."""
+    known = _facts_of(one)
+    return any(known.get(place, fact) != fact for place, fact in _facts_of(other).items())
+
+
+@functools.cache
+def _facts_of(case: tuple[Step, ...]) -> dict[str, str]:
+    """What a case asks to be equal: the op of a position, the bits of a constant."""
+    found = (_FACT.fullmatch(text) for kind, text in case if kind == "if")
+    return {match[1]: match[2] or match[3] for match in found if match}
+
+
+_FACT = re.compile(r"(n(?:_\d+)*\.op|n(?:_\d+)*\.arg\[0\])(?: is (O_[A-Z0-9_]+)| == (-?\d+))")
+_LOOK_AHEAD = 64
+"""How far a case may move up: what keeps a group of thousands of rules from costing their square."""
+
+
+_HANDED_ON = re.compile(r"\bn\b(?!\.(?:src|dtype|arg|op|shape|bounds|value|is_const)\b)")
+"""A use of the root for more than its fields: then it must be a node of the table, and not a draft of one."""
 
 
 class CaseBuilder:
@@ -227,7 +270,12 @@ class CaseBuilder:
             for name, (kind, local) in self.matcher.captures.items()
             if kind == "const" and any(re.search(rf"\bv_{name}\b", text) for _, text in self.steps)
         ]
-        return [*self.matcher.steps, *values, *self.steps]
+        steps = [*self.matcher.steps, *values, *self.steps]
+        if self.rule.kind == "rewrite":
+            first = next((k for k, (_, text) in enumerate(steps) if _HANDED_ON.search(text)), len(steps))
+            if first < len(steps):
+                steps.insert(first, ("do", "n = n if n.mask else adopt(n)"))
+        return steps
 
     def _names(self) -> None:
         m = self.matcher

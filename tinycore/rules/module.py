@@ -17,7 +17,7 @@ from typing import Any
 from tinycore.config import config
 from tinycore.errors import CompileError, RuleError, RuleLoopError, TinycoreError
 from tinycore.ir.ops import TABLE, Op
-from tinycore.ir.uop import UOp
+from tinycore.ir.uop import UOp, adopt
 from tinycore.rules import drive, origins, tracing
 from tinycore.rules.cache import CompiledText
 from tinycore.rules.tracing import RuleInfo
@@ -168,6 +168,7 @@ class Stage:
             fired, rules = group.code.traced["fired"], group.code.rules
 
             def watched(node: UOp, context: Any) -> Any:
+                node = node if node.mask else adopt(node)
                 result = function(node, context)
                 if result is not None:
                     watch(node, result, rules[fired[0]])

@@ -97,6 +97,8 @@ class Exact(dict[DType, Any]):
 
 def const(dtype: DType, value: Scalar, shape: Shape = ()) -> UOp:
     """A constant; raises TypeError for what is no number."""
+    if type(value) is int and dtype.kind == "index":
+        return UOp(ops.CONST, dtype, (), (value, shape))
     if not isinstance(value, (bool, int, float)):
         raise TypeError(f"{value!r} is not a number")
     return UOp(ops.CONST, dtype, (), (dtype.to_bits(value), shape))
