@@ -83,6 +83,62 @@ def test_a_result_that_is_the_node_itself_is_no_match(load):
     assert module.groups["g"](A + A) is A * 2
 
 
+def test_a_result_that_is_the_rebuilt_node_is_no_match(load):
+    module = load("""
+      group g(fixpoint) { neg: NEG(x) => x  same: x + y => x + y  other: x + x => x * 2 }
+    """)
+    with rules.trace() as found:
+        assert module.groups["g"]((-A) + (-A)) is A * 2
+    assert [event.rule.name for event in found.events] == ["neg", "other"]
+    assert module.groups["g"]((-B) + (-B)) is B * 2
+
+
+def test_natives_and_guards_see_nodes_of_the_table(tmp_path, monkeypatch):
+    package = tmp_path / "draft_example"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "r.py").write_text(
+        "from tinycore.ir import UOp\nseen = []\n"
+        "def look(n):\n"
+        "    seen.append(n)\n"
+        "    assert UOp(n.op, n.dtype, n.src, n.arg) is n and n.mask & n.src[0].mask\n"
+        "    return None\n"
+    )
+    (package / "r.rules").write_text(
+        "native look(n: node) -> node? pure\ngroup g(fixpoint) {\n"
+        "  neg: NEG(x) => x\n  look: n@SQRT(_) let r = look(n) => r\n"
+        '  wide: n@MUL(x, y) if len(n.ranges) > 0 => x\n  more: SQRT(SQRT(x)) => x * x @unsafe("a test")\n}\n'
+        "pass p = g @accept(unsafe)"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = rules.load("draft_example.r").passes["p"]
+    x = leaf(0, dtypes.float32)
+    root = (-x).alu(ops.SQRT)
+    assert run(root) is x.alu(ops.SQRT)
+    assert run(root.alu(ops.SQRT)) is x * x
+    axis = UOp(ops.RANGE, dtypes.index, (UOp.const(dtypes.index, 4),), (2, "loop"))
+    assert run((-axis) * -N) is axis
+    import draft_example.r
+
+    assert x.alu(ops.SQRT) in draft_example.r.seen
+
+
+def test_cases_that_begin_alike_are_gathered_but_keep_their_order(load):
+    module = load("""
+      group g(bottom_up) {
+        first: (x + y) * $c if c == 7 => x
+        second: x * $c if c == 3 => x + 5
+        aside: NEG(x) * $c => x * c
+        third: (x + y) * $c if c < 9 => y
+      }
+    """)
+    run = module.groups["g"]
+    assert run((A + B) * 7) is A and run((A + B) * 3) is (A + B) + 5 and run((A + B) * 2) is B
+    assert run(-A * 2) is A * 2 and run(-A * 3) is -A + 5
+    multiply = next(text for text in module.code.source.split("\n\n\n") if "def r_g_MUL" in text)
+    assert multiply.count("is O_NEG") == 2, "the two orders of `aside` are far apart in the file's order"
+
+
 def test_loops_name_the_rules(load):
     module = load("""
       group g(fixpoint) {

@@ -55,6 +55,7 @@ def generator_digest() -> str:
     return digest.hexdigest()
 
 
+@functools.cache
 def _row(op: Op) -> str:
     facts = (op.elementwise, op.movement, op.commutative, op.associative, op.identity)
     return repr((op.name, op.operands, op.attributes, op.dtype, op.shape, *facts))
@@ -197,5 +198,5 @@ def _write(entry: Path, data: bytes) -> None:
 
 def natives_of(source: str) -> list[str]:
     """The names of the natives that a compiled source declares, without running it."""
-    line = next(line for line in source.splitlines() if line.startswith("NATIVES = "))
-    return list(ast.literal_eval(line.removeprefix("NATIVES = ")))
+    start = source.index("\nNATIVES = ") + len("\nNATIVES = ")
+    return list(ast.literal_eval(source[start : source.index("\n", start)]))
