@@ -461,3 +461,11 @@ def test_symbolic_indexed(device):
         {N: 4},
         [(5, 3), (N,), (N, 3)],
     )
+
+
+def test_what_several_contractions_read_is_stored_once():
+    """Even a cheap value: each of them would compute it once for every column."""
+    x = node((8, 16), identity=1) + 1.0
+    products = [matmul(x, node((16, 32), identity=k)) for k in (2, 3, 4)]
+    assert kernels(*products) == 4
+    assert kernels(products[0]) == 2

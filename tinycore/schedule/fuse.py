@@ -70,15 +70,20 @@ class _Nest:
 
 @dataclass(slots=True)
 class _Place:
-    """What is known about one value: its owner and its level there."""
+    """What is known about one value: its owner and its level there.
+
+    `inside` says whether some user computes it for every step of a reduction.
+    """
 
     owner: UOp | None
     level: Level
+    inside: bool = False
     uses: int = 1
 
     def merge(self, other: _Place) -> None:
         """Another user was found."""
         self.uses += other.uses
+        self.inside |= other.inside
         if other.owner is not self.owner:
             self.owner = None
             self.level = Level.FREE
@@ -218,7 +223,8 @@ class _Chooser:
                 self._mark(source, owner, Level.BELOW)
                 return
         repeated = dims.product(node.shape[axis] for axis in axes)
-        inside = level is Level.FULL or (owner is not None and self.nests[owner].shape is not None)
+        place = self.places.get(node)
+        inside = self._is_inside(owner, level) or (place is not None and place.inside)
         value = self._inside_padding(_computed(source))
         if (
             value is not None
@@ -230,6 +236,10 @@ class _Chooser:
             self.stored.add(value)
         self._mark(source, owner, Level.FREE)
 
+    def _is_inside(self, owner: UOp | None, level: Level) -> bool:
+        """Whether the owner's kernel computes a value of this level for every step of a reduction."""
+        return level is Level.FULL or (owner is not None and self.nests[owner].shape is not None)
+
     def _inside_padding(self, value: UOp | None) -> UOp | None:
         """What is filled up with another value than 0: storing that is storing less, and without its guards."""
         while value is not None and value.op is ops.WHERE:
@@ -240,7 +250,7 @@ class _Chooser:
         return value
 
     def _mark(self, node: UOp, owner: UOp | None, level: Level) -> None:
-        place = _Place(owner, level)
+        place = _Place(owner, level, self._is_inside(owner, level))
         if node in self.places:
             self.places[node].merge(place)
         else:
