@@ -9,7 +9,8 @@ import pytest
 from tinycore import rules
 from tinycore.errors import RuleError
 from tinycore.rules import loading
-from tinycore.rules.inline import run_inline_tests
+from tinycore.rules.inline import evaluate, leaves_of, run_inline_tests
+from tinycore.rules.parse import parse
 
 SPEC = Path(__file__).parents[2] / "specs" / "rules.md"
 BLOCKS = [
@@ -40,6 +41,65 @@ def test_wrong_examples_fail_as_they_say(text, tmp_path):
         rules.load_file(path)
     assert text.splitlines()[0].removeprefix("# ") in caught.value.what
     assert "wrong.rules" in (caught.value.where or "")
+
+
+def _claims(text, path):
+    """(pass or group, the graph before, the graph after) of the ``#>`` lines of a block, and the ``#!`` lines."""
+    module = rules.load_file(path)
+    found = []
+    for line in (line[3:] for line in text.splitlines() if line.startswith("#> ")):
+        name, _, body = line.partition(": ")
+        file = parse(f"group g(fixpoint) {{ r: x => x test\n{body}\n}}")
+        (test,) = file.groups[0].items[0].tests
+        leaves = leaves_of(file, test)
+        before = evaluate(file, test.before, leaves)
+        after = evaluate(file, test.after, leaves, before)
+        found.append((module.passes.get(name) or module.groups[name], before, after))
+    assert found
+    return found, [line[3:] for line in text.splitlines() if line.startswith("#! ")]
+
+
+@pytest.mark.parametrize("text", _blocks("rules run"))
+def test_passes_do_what_the_examples_say(text, tmp_path):
+    path = tmp_path / "example.rules"
+    path.write_text(text)
+    for run, before, after in _claims(text, path)[0]:
+        assert run(before) is after
+
+
+@pytest.mark.parametrize("text", _blocks("rules loop"))
+def test_errors_of_running_passes_are_as_shown(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("wrong.rules").write_text(text)
+    claims, shown = _claims(text, "wrong.rules")
+    for run, before, _ in claims:
+        with pytest.raises(RuleError) as caught:
+            run(before)
+        lines = [caught.value.what, *caught.value.where.splitlines()]
+        assert len(shown) > 1 and all(any(line.startswith(each) for line in lines) for each in shown), lines
+
+
+def test_the_grammar_is_the_one_that_runs():
+    """The same nonterminals, and the same words and signs in each of them."""
+    (shown,) = (body for kind, body in BLOCKS if kind == "ebnf")
+    grammar = Path(loading.__file__).with_name("grammar.lark").read_text()
+    rule = re.compile(r"^[?!]?([a-z_]\w*):((?:.*)(?:\n +\|.*)*)", re.M)
+    real = dict(rule.findall(grammar))
+    entry = re.compile(r"(?:^|  )([a-z]\w*) +=((?:(?!  [a-z]\w* +=).)*(?:\n {12}.*)*)", re.M)
+    told = dict(entry.findall(shown))
+    helpers = {"cfor", "comp", "_gitem", "_pargs", "_args", "_exprs"}
+    assert set(told) - {"item"} == set(real) - (helpers - set(told)) - {"item"}
+
+    def terminals(body):
+        body = re.sub(r"-> *\w+", "", body)  # names of trees
+        for sign, text in (("SHIFT", '"<<" ">>"'), ("MULOP", '"/" "//" "%"'), ("ORD", '"!"'), ("OPTIONAL", '"?"'),
+                           ("PLUS", '"+"'), ("MINUS", '"-"'), ("STAR", '"*"'), ("BAR", '"|"'), ("CARET", '"^"'),
+                           ("AMP", '"&"'), ("COLON", '":"'), ("UNDERSCORE", '"_"')):  # fmt: skip
+            body = re.sub(rf"\b{sign}\b", text, body)
+        return set(re.findall(r'"([^"]+)"', body)) - set(",(){}[]*")
+
+    for name in set(told) & set(real):
+        assert terminals(told[name]) == terminals(real[name]), name
 
 
 def test_native_example(tmp_path, monkeypatch):
