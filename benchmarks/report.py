@@ -19,6 +19,8 @@ from rich.table import Table
 
 from benchmarks.limits import Limits, describe
 from benchmarks.model import Cell, Result
+from benchmarks.rows import ROWS
+from benchmarks.runner import BASE
 
 DISTRIBUTIONS = ("tinycore", "numpy", "torch", "jax", "onnxruntime", "tinygrad")
 
@@ -175,13 +177,14 @@ def kept(results: Sequence[Result], limits: Limits | None) -> list[str]:
     """How much of the efficiency of a row of the design its neighbours keep: of what the limits allow."""
     if limits is None:
         return []
-    by_name = {result.name: result for result in results}
     lines = []
     for result in results:
-        base = by_name.get(result.near or "")
+        base = ROWS.get(result.near or "")
         if base is None:
             continue
-        ours, theirs = result.efficiency(limits), base.efficiency(limits)
+        compared = Result.of(base)
+        compared.cells = [cell for cell in result.cells if cell.mode == BASE]
+        ours, theirs = result.efficiency(limits), compared.efficiency(limits, BASE)
         if ours and theirs:
             mark = "" if ours >= KEPT * theirs else "  less than aimed at"
             lines.append(f"{result.name} keeps {100 * ours / theirs:.0f} % of {base.name}{mark}")

@@ -23,6 +23,8 @@ MOST_REPEATS = 1000
 PEER_FACTOR = 4.0
 """How much worse than the worst right peer our error may be: orders of summation differ."""
 SEED = 1998
+BASE = "base"
+"""The mode of a cell in which the row that this one is near takes part."""
 RATE = 0.01
 """The learning rate of training rows."""
 
@@ -142,16 +144,16 @@ def run_row(
     options: Options,
     emit: Callable[[Result], None] = lambda result: None,
     broken: Mapping[str, str] = MappingProxyType({}),
+    base: Row | None = None,
 ) -> Result:
     """Measure a row; `emit` sees what is known so far after every step (a crash loses no more than one).
 
-    `broken` names kits that could not be loaded, and why.
+    `broken` names kits that could not be loaded, and why. `base` is the row that this one is near: it takes part
+    in our rounds, because only what is measured in turns can be compared.
     """
     result = Result.of(row)
     result.cells += [Cell(name, "fresh", failure=why) for name, why in broken.items() if name in row.kits]
-    generator = np.random.default_rng(SEED)
-    arguments = row.arguments(generator)
-    weights = random_weights(row) if row.model is not None else None
+    arguments, weights = _data(row)
     reference = reference_of(row, arguments, weights)
     entries: list[_Entry] = []
     for kit in kits:
@@ -168,16 +170,27 @@ def run_row(
                 if entry.cell.failure is None:
                     entries.append(entry)
             emit(result)
+        if base is not None and kit.name == "tinycore":
+            compared = _prepare(base, kit, BASE, *_data(base), None)
+            if compared is not None:
+                result.cells.append(compared.cell)
+                entries += [] if compared.cell.failure else [compared]
     if row.steady:
         _rounds(entries, options, lambda: emit(result))
         if not row.training:
             # A replay may be wrong where the first call was right.
-            for entry in [entry for entry in entries if entry.last is not None]:
+            for entry in [entry for entry in entries if entry.last is not None and entry.cell.mode != BASE]:
                 error = error_of(entry.kit.get(entry.last), reference)
                 entry.cell.error = max(entry.cell.error or 0.0, error)
     judge(result, row)
     emit(result)
     return result
+
+
+def _data(row: Row) -> tuple[Sequence[Any], dict[str, np.ndarray] | None]:
+    """A row's arguments, and the weights of its model."""
+    arguments = row.arguments(np.random.default_rng(SEED))
+    return arguments, random_weights(row) if row.model is not None else None
 
 
 def _wake(kit: Kit) -> None:
@@ -193,7 +206,7 @@ def _prepare(
     mode: str,
     arguments: Sequence[Any],
     weights: Mapping[str, np.ndarray] | None,
-    reference: np.ndarray,
+    reference: np.ndarray | None,
 ) -> _Entry | None:
     """The first calls of a cell. None where the kit cannot do it; the cell names what went wrong."""
     cell = Cell(kit.name, mode)
@@ -215,7 +228,7 @@ def _prepare(
     return entry
 
 
-def _first_calls(row: Row, entry: _Entry, thunk: Thunk, reference: np.ndarray) -> None:
+def _first_calls(row: Row, entry: _Entry, thunk: Thunk, reference: np.ndarray | None) -> None:
     """The first call timed, its results compared, and the calls that capturing needs."""
     cell = entry.cell
     with memory.peak() as peak:
@@ -223,12 +236,13 @@ def _first_calls(row: Row, entry: _Entry, thunk: Thunk, reference: np.ndarray) -
         first = thunk()
         cell.first = time.perf_counter() - start
     cell.peak_bytes, cell.grown_bytes = peak.total, peak.grown
-    found = [entry.kit.get(first)]
-    del first  # a kept result would be copied by the next call
-    for _ in range(row.calls - 1):
-        found.append(entry.kit.get(thunk()))
-    together = found[0] if row.calls == 1 else np.stack(found)
-    cell.error = error_of(together, reference)
+    if reference is not None:
+        found = [entry.kit.get(first)]
+        del first  # a kept result would be copied by the next call
+        for _ in range(row.calls - 1):
+            found.append(entry.kit.get(thunk()))
+        together = found[0] if row.calls == 1 else np.stack(found)
+        cell.error = error_of(together, reference)
     for _ in range(3 if row.steady else 0):  # capturing takes two calls; the third is the first replay
         thunk()
     entry.thunk = thunk

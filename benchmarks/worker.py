@@ -37,7 +37,9 @@ def main(name: str, kit_names: str, rounds: str, budget: str) -> None:
         def emit(result: Result) -> None:
             print(json.dumps(result.as_json()), file=lines, flush=True)
 
-        run_row(ROWS[name], loaded, Options(int(rounds), float(budget)), emit, broken)
+        row = ROWS[name]
+        base = ROWS[row.near] if row.near else None
+        run_row(row, loaded, Options(int(rounds), float(budget)), emit, broken, base)
 
 
 def _empty_caches(folder: Path) -> None:

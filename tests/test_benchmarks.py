@@ -354,10 +354,9 @@ def test_memory_of_a_block_is_seen():
     assert large.grown > 45 << 20 > small_block.grown and large.total > large.grown
 
 
-def test_neighbours_name_a_row_of_the_design_and_bring_it():
-    chosen = select([], ["neighbours"])
-    near = [row for row in chosen if row.suite == "neighbours"]
-    assert len(near) >= 30 and {row.near for row in near} <= {row.name for row in chosen}
+def test_neighbours_name_a_row_of_the_design():
+    near = select([], ["neighbours"])
+    assert len(near) >= 30 and all(row.suite == "neighbours" for row in near)
     for row in near:
         base = ROWS[row.near]
         assert base.suite == "design" and row.kits == base.kits and row.tolerance == base.tolerance
@@ -367,17 +366,24 @@ def test_neighbours_name_a_row_of_the_design_and_bring_it():
 
 
 def test_what_neighbours_keep_is_told():
-    most = Limits(operations=100.0, bandwidth=10.0)
-    base = Result("design.row", "", "design", operations=100.0)
-    base.cells = [Cell("tinycore", "fresh", samples=[1.0])]
-    near = Result("near.row", "", "neighbours", operations=90.0, near="design.row")
-    near.cells = [Cell("tinycore", "fresh", samples=[1.5])]
-    assert report.kept([base, near], most) == ["near.row keeps 60 % of design.row  less than aimed at"]
+    most = Limits(operations=2.0 * 512**3, bandwidth=1e30)
+    near = Result("near.row", "", "neighbours", operations=0.9 * most.operations, near="matmul.512")
+    near.cells = [Cell("tinycore", "fresh", samples=[1.5]), Cell("tinycore", "base", samples=[1.0, 2.0])]
+    assert report.kept([near], most) == ["near.row keeps 60 % of matmul.512  less than aimed at"]
     near.cells[0].samples = [1.0]
-    assert report.kept([base, near], most) == ["near.row keeps 90 % of design.row"]
-    near.traffic = 10.0  # as much as the memory allows
-    assert report.kept([base, near], most) == ["near.row keeps 100 % of design.row"]
-    assert report.kept([near], most) == report.kept([base, near], None) == []
+    assert report.kept([near], most) == ["near.row keeps 90 % of matmul.512"]
+    assert report.kept([near], None) == []
+    del near.cells[1]
+    assert report.kept([near], most) == []
+
+
+def test_a_neighbour_is_measured_in_turns_with_its_row():
+    base = small(arguments=normal((6, 7), (7, 3)))
+    found = run_row(small(near="base"), [kits.load("tinycore"), kits.load("numpy")], QUICK, base=base)
+    cell = found.cell("tinycore", "base")
+    assert len(cell.samples) == QUICK.rounds and cell.error is None and cell.right is None
+    assert found.cell("numpy", "base") is None
+    assert [c.mode for c in found.cells if c.kit == "tinycore"] == ["fresh", "reused", "base"]
 
 
 def test_a_profile_has_the_kernels_of_a_row():

@@ -24,18 +24,16 @@ ROWS: dict[str, Row] = {row.name: row for module in MODULES for row in module.RO
 
 def select(names: Sequence[str], suites: Sequence[str]) -> list[Row]:
     """Rows by name, family or pattern, in the order of the table; all of the suites for no names.
-
-    The suite of neighbours brings the rows of the design that its own are compared with.
     Raises KeyError with the first name that fits no row.
     """
     for name in names:
         if not any(_fits(row, name) for row in ROWS.values()):
             raise KeyError(name)
-    if names:
-        return [row for row in ROWS.values() if any(_fits(row, name) for name in names)]
-    chosen = [row for row in ROWS.values() if row.suite in suites]
-    compared = {row.near for row in chosen}
-    return [row for row in ROWS.values() if row in chosen or row.name in compared]
+    return [
+        row
+        for row in ROWS.values()
+        if (any(_fits(row, name) for name in names) if names else row.suite in suites)
+    ]
 
 
 def _fits(row: Row, name: str) -> bool:
