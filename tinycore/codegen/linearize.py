@@ -31,6 +31,7 @@ from tinycore.codegen.nest import (
     loops_among,
 )
 from tinycore.codegen.relayout import Relayout, relayout_of
+from tinycore.codegen.running import previous_result
 from tinycore.errors import CompileError
 from tinycore.ir import DType, Target, UOp, dtypes, ops
 from tinycore.ir.monoids import identity
@@ -54,6 +55,7 @@ class _Linearizer:
         self.opened = itertools.count()
         self.accumulators = itertools.count()
         self.changing: frozenset[UOp] = frozenset()  # loads that may see another value next time
+        self.running: dict[tuple[UOp, Environment], UOp] = {}
         self.unrolls: dict[UOp, tuple[UOp, ...]] = {}
         self.homes: dict[frozenset[UOp], int] = {}
         """Depths that were asked for since a loop was opened or closed."""
@@ -69,8 +71,7 @@ class _Linearizer:
         self.changing = changing_loads(order)
         self._open_grid(kernel)
         for statement in kernel.src:
-            self._nest(loops_among(statement.ranges))
-            self._store(statement)
+            self._root(statement)
         self._close_to(0)
         flat: list[UOp] = []
         flatten(self.path[0], flat)
@@ -176,6 +177,33 @@ class _Linearizer:
             shared += 1
         self._close_to(shared)
         self._enter(loops[shared:])
+
+    def _root(self, statement: UOp) -> None:
+        """A statement of the kernel in its loops."""
+        loops = loops_among(statement.ranges)
+        previous = None if self._relayout(statement) else previous_result(statement, loops)
+        if previous is None:
+            self._nest(loops)
+            self._store(statement)
+            return
+        self._nest(loops[:-1])
+        environments, lanes = self._environments(statement), lanes_of(statement)
+        start = UOp.const(previous.dtype, 0, (lanes,) if lanes else ())
+        registers = [
+            self._place(
+                UOp(ops.ACCUMULATOR, previous.dtype, (start,), next(self.accumulators)), len(self.path) - 1
+            )
+            for _ in environments
+        ]
+        self._enter(loops[-1:])
+        places = [(previous, self._restrict(previous, environment)) for environment in environments]
+        self.running = dict(zip(places, registers, strict=True))
+        self._store(statement)
+        for environment, register in zip(environments, registers, strict=True):
+            value = self._value(statement.src[2], environment)
+            value = self._splat(value, lanes) if lanes else value
+            self.path[-1].items.append(UOp(ops.UPDATE, dtypes.void, (register, value)))
+        self.running = {}
 
     def _store(self, node: UOp) -> UOp:
         """All copies of a store, in the innermost open loop; their operands come first."""
@@ -414,6 +442,8 @@ class _Linearizer:
         return self.relayouts[node]
 
     def _load(self, node: UOp, environment: Environment) -> UOp:
+        if (node, environment) in self.running:
+            return self.running[node, environment]
         relayout = None if node in self.changing else self._relayout(node)
         if relayout is not None:
             copies = relayout.load(environment, self._value, self._place)

@@ -261,6 +261,11 @@ CASES = {
     "sequence": lambda: convolution_of_sequence(2, 30, 7, 32, 3),
     "gather": lambda: gather(x(30, 21), x(17, identity=2)) + 1,
     "scan": lambda: scan(x(13, 40), 0) + 0,
+    "scan of rows": lambda: scan(x(13, 40), 1) + 0,
+    "scan of many rows": lambda: scan(x(1030, 40), 1) + 0,
+    "scan of columns": lambda: scan(x(50, 1030), 0) + 0,
+    "scan in the middle": lambda: scan(x(7, 9, 50), 1) + 0,
+    "scan of bytes": lambda: scan(x(37, 40, dtype=dtypes.int8), 1) + 0,
     "scatter": lambda: scatter(x(30, 21), x(17, identity=2), x(17, 21, identity=3)),
     "in place": lambda: assign(
         x(30, 21), shrink(x(30, 21), (1, 29), (0, 20)), shrink(x(30, 21), (1, 29), (0, 20)) * 3

@@ -205,6 +205,18 @@ def test_ordered_ranges_are_left_alone():
         assert len(found) == 1
 
 
+def test_running_sums_are_kept_in_registers():
+    for name in ("scan of rows", "scan of many rows", "scan of columns"):
+        program = lowered(only(name), LANES)
+        read = {node.src[0].arg[0] for node in program.linear.toposort() if node.op is ops.LOAD}
+        assert read == {1}, "what the step before stored is read again"
+
+
+def test_rows_of_a_running_sum_run_at_once():
+    assert "global" in kinds("scan of many rows", LANES)
+    assert "global" not in kinds("scatter", LANES)
+
+
 def test_compiling_takes_no_longer_for_larger_tensors():
     from kernels import x
 

@@ -12,7 +12,7 @@ from tinycore.codegen.pipeline import Context
 from tinycore.codegen.tiling import Action, Merge, Order, Split, Stream, apply, ranges_of
 from tinycore.ir import Capabilities, UOp, dims, ops
 from tinycore.rules import load
-from tinycore_pass_tile.analysis import Nest, bound, is_static, mergeable, nest_of, number
+from tinycore_pass_tile.analysis import Nest, bound, is_static, mergeable, nest_of, number, separate_rows
 from tinycore_pass_tile.contraction import choose_contraction
 from tinycore_pass_tile.lanes import choose_lanes
 from tinycore_pass_tile.transpose import choose_transpose
@@ -34,7 +34,7 @@ def run(kernel: UOp, context: Context) -> UOp:
     for statement in kernel.src:
         nest = nest_of(statement)
         if not capabilities.workgroups:
-            shared = parallel and not nest.ordered
+            shared = parallel and (not nest.ordered or separate_rows(nest))
             actions += (
                 choose_transpose(nest, capabilities, ids, shared)
                 or choose_windows(nest, capabilities, ids, shared)

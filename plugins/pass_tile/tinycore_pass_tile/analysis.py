@@ -116,6 +116,17 @@ def nest_of(store: UOp) -> Nest:
     )
 
 
+def separate_rows(nest: Nest) -> bool:
+    """Whether iterations of the loops around `ordered` ranges never see what other ones wrote: a running sum of
+    each row, but not what is scattered to places that data say."""
+    written = nest.accesses[0]
+    strides = [written.stride(loop) for loop in nest.loops]
+    if None in strides or 0 in strides or any(written.stride(each) is None for each in nest.ordered):
+        return False
+    same = [a for a in nest.accesses if a.node.src[0] is written.node.src[0]]
+    return all([access.stride(loop) for loop in nest.loops] == strides for access in same)
+
+
 def mergeable(nest: Nest, outer: UOp, inner: UOp) -> bool:
     """Whether two neighbouring ranges only ever occur as ``outer * bound(inner) + inner`` in addresses."""
     if not is_static(inner) or not is_static(outer):

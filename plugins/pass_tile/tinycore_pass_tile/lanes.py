@@ -52,6 +52,8 @@ def choose_lanes(nest: Nest, capabilities: Capabilities, ids: Iterator[int], par
     if columns is not None:
         return choose_columns(nest, columns, capabilities, ids, parallel)
     rows = _row_ranges(nest, vector)
+    if nest.ordered and vector is None:
+        rows = list(nest.loops[-1:])  # one step waits for the one before it: several rows at a time
     tile = _tile(nest, vector, rows, lanes, capabilities)
     grid = _parallel(nest, plan, vector, tile, capabilities) if parallel else None
     renamed = {number(node): number(node) for node in nest.loops}
@@ -148,7 +150,7 @@ def _tile(nest: Nest, vector: UOp | None, rows: list[UOp], lanes: int, capabilit
     registers = capabilities.vector_registers
     if vector is None:
         # Lanes along the reduction: a square of accumulators, each a vector.
-        sizes = [4 if registers >= 32 else 2] * 2
+        sizes = [4 if registers >= 32 else 2] * 2 if nest.reductions else [ROWS // 2]
         chosen = [(r, _row_size(bound(r), size)) for r, size in zip(rows[:2], sizes, strict=False)]
         return _Tile(lanes, 1, chosen, bool(rows))
     while lanes > bound(vector) and lanes > 1:
