@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks import rewrite, rewrite_compare  # noqa: E402
+from benchmarks import rewrite, rewrite_compare
 
 
 def test_drafts_are_never_part_of_a_graph():

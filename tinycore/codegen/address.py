@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tinycore.codegen.affine import affine
 from tinycore.codegen.nest import Environment, constant_bound, kind_of
 from tinycore.errors import CompileError
-from tinycore.ir import UOp, ops
+from tinycore.ir import DType, UOp, ops
+
+Place = Callable[[UOp], UOp]
+"""Lists a program node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +73,39 @@ def address_of(node: UOp, unrolled_below: Callable[[UOp], Iterable[UOp]]) -> Add
             terms.append((atom, factor))
     copies = frozenset(itertools.chain.from_iterable(unrolled_below(atom) for atom, _ in terms))
     return Address(form.constant, tuple(unrolled), lanes, tuple(terms), copies, whole=form.factor(node) != 0)
+
+
+def summed(
+    products: Sequence[tuple[UOp, int]], dtype: DType, depth_of: Callable[[UOp], int], place: Place
+) -> UOp:
+    """Products of values and factors added from the outermost loop inwards, so that partial sums leave the loops."""
+    emitted: list[tuple[int, int, UOp]] = []
+    for order, (value, factor) in enumerate(products):
+        if factor != 1:
+            constant: UOp = UOp.const(dtype, factor, value.shape)
+            value = place(UOp(ops.MUL, dtype, (value, constant)))
+        emitted.append((depth_of(value) + (1000 if value.shape else 0), order, value))
+    emitted.sort(key=lambda item: item[:2])
+    result = emitted[0][2]
+    for _, _, value in emitted[1:]:
+        if value.shape and not result.shape:
+            result = splat(result, int(value.shape[0]), place)  # type: ignore[arg-type]
+        result = place(UOp(ops.ADD, dtype, (result, value)))
+    return result
+
+
+def spread(base: UOp, stride: int, lanes: int, place: Place) -> UOp:
+    """An index for each lane, `stride` apart."""
+    iota: UOp = UOp(ops.IOTA, base.dtype, (), lanes)
+    if stride != 1:
+        iota = place(UOp(ops.MUL, base.dtype, (iota, UOp.const(base.dtype, stride, (lanes,)))))
+    return place(UOp(ops.ADD, base.dtype, (splat(base, lanes, place), iota)))
+
+
+def splat(value: UOp, lanes: int, place: Place) -> UOp:
+    """A value in every lane; one that has lanes as it is."""
+    if value.shape:
+        return value
+    if value.is_const:
+        return UOp.from_bits(value.dtype, value.arg[0], (lanes,))
+    return place(UOp(ops.SPLAT, value.dtype, (value,), lanes))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from tinycore.codegen.address import Address, address_of
+from tinycore.codegen.address import Address, address_of, splat, spread, summed
 from tinycore.codegen.nest import (
     GRID_KINDS,
     Block,
@@ -187,23 +187,18 @@ class _Linearizer:
             self._store(statement)
             return
         self._nest(loops[:-1])
-        environments, lanes = self._environments(statement), lanes_of(statement)
+        lanes, depth = lanes_of(statement), len(self.path) - 1
         start = UOp.const(previous.dtype, 0, (lanes,) if lanes else ())
-        registers = [
-            self._place(
-                UOp(ops.ACCUMULATOR, previous.dtype, (start,), next(self.accumulators)), len(self.path) - 1
-            )
-            for _ in environments
-        ]
+        for environment in self._environments(statement):
+            register = UOp(ops.ACCUMULATOR, previous.dtype, (start,), next(self.accumulators))
+            self.running[previous, self._restrict(previous, environment)] = self._place(register, depth)
         self._enter(loops[-1:])
-        places = [(previous, self._restrict(previous, environment)) for environment in environments]
-        self.running = dict(zip(places, registers, strict=True))
         self._store(statement)
-        for environment, register in zip(environments, registers, strict=True):
+        for (_, environment), register in self.running.items():
             value = self._value(statement.src[2], environment)
             value = self._splat(value, lanes) if lanes else value
             self.path[-1].items.append(UOp(ops.UPDATE, dtypes.void, (register, value)))
-        self.running = {}
+        self.running.clear()
 
     def _store(self, node: UOp) -> UOp:
         """All copies of a store, in the innermost open loop; their operands come first."""
@@ -317,7 +312,7 @@ class _Linearizer:
             return self._place(after, self._home(node.ranges))
         if node.dtype is dtypes.index and op in _AFFINE and not self._split(node).whole:
             base, lanes = self._affine_value(node, environment)
-            return self._with_lanes(base, *lanes) if lanes else base
+            return spread(base, *lanes, self._place) if lanes else base
         return self._elementwise(node, environment)
 
     def _dtype(self, node: UOp) -> DType:
@@ -351,11 +346,7 @@ class _Linearizer:
         return self._place(UOp(node.op, dtype, tuple(src), node.arg))
 
     def _splat(self, value: UOp, lanes: int) -> UOp:
-        if value.shape:
-            return value
-        if value.is_const:
-            return UOp.from_bits(value.dtype, value.arg[0], (lanes,))
-        return self._place(UOp(ops.SPLAT, value.dtype, (value,), lanes))
+        return splat(value, lanes, self._place)
 
     # --- addresses ----------------------------------------------------------------------------------------
 
@@ -374,7 +365,7 @@ class _Linearizer:
             else:
                 base = self._place(UOp(ops.ADD, self.index_dtype, (base, offset)))
         if lanes and base.shape:  # another atom has lanes of its own: one value with lanes
-            return self._with_lanes(base, *lanes), None
+            return spread(base, *lanes, self._place), None
         return base, lanes
 
     def _split(self, node: UOp) -> Address:
@@ -397,31 +388,8 @@ class _Linearizer:
         return found
 
     def _sum(self, terms: Sequence[tuple[UOp, int]], environment: Environment) -> UOp:
-        """Terms added from the outermost loop inwards, so that partial sums leave the loops."""
-        emitted: list[tuple[int, int, UOp]] = []
-        for order, (atom, factor) in enumerate(terms):
-            value = self._value(atom, environment)
-            if factor != 1:
-                constant: UOp = UOp.const(self.index_dtype, factor)
-                if value.shape:
-                    constant = self._splat(constant, int(value.shape[0]))  # type: ignore[arg-type]
-                value = self._place(UOp(ops.MUL, self.index_dtype, (value, constant)))
-            emitted.append((self.depth.get(value, 0) + (1000 if value.shape else 0), order, value))
-        emitted.sort(key=lambda item: item[:2])
-        result = emitted[0][2]
-        for _, _, value in emitted[1:]:
-            if value.shape and not result.shape:
-                result = self._splat(result, int(value.shape[0]))  # type: ignore[arg-type]
-            result = self._place(UOp(ops.ADD, self.index_dtype, (result, value)))
-        return result
-
-    def _with_lanes(self, base: UOp, stride: int, lanes: int) -> UOp:
-        iota: UOp = UOp(ops.IOTA, self.index_dtype, (), lanes)
-        if stride != 1:
-            iota = self._place(
-                UOp(ops.MUL, self.index_dtype, (iota, UOp.const(self.index_dtype, stride, (lanes,))))
-            )
-        return self._place(UOp(ops.ADD, self.index_dtype, (self._splat(base, lanes), iota)))
+        products = [(self._value(atom, environment), factor) for atom, factor in terms]
+        return summed(products, self.index_dtype, lambda value: self.depth.get(value, 0), self._place)
 
     def _address(self, node: UOp, environment: Environment) -> tuple[UOp, int]:
         """Where to load or store: (scalar start, lanes) for neighbours, (index with lanes, 1) to gather."""
@@ -433,7 +401,7 @@ class _Linearizer:
             return base, count
         if stride == 0:
             return base, 1
-        return self._with_lanes(base, stride, count), 1
+        return spread(base, stride, count, self._place), 1
 
     def _relayout(self, node: UOp) -> Relayout | None:
         """How an access is made in rows; None where it is better left, or shuffles are not to be had."""
