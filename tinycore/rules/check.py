@@ -17,10 +17,14 @@ from tinycore.rules.parse import check_error
 
 FAST_FLAGS = ("nnan", "ninf", "nsz", "reassoc", "contract", "arcp")
 """What ``@fast`` may permit: no NaN, no infinity, sign of zero, reassociation, contraction, reciprocals."""
-ANNOTATIONS = ("exact", "fast", "approx", "unsafe", "grows", "prio", "noverify", "memo", "requires", "stage")
+ANNOTATIONS = (
+    "exact", "fast", "approx", "unsafe", "grows", "prio", "noverify", "memo", "requires", "stage", "language"
+)  # fmt: skip
 STRATEGIES = ("bottom_up", "top_down", "fixpoint")
 KINDS = (*STRATEGIES, "vjp", "render")
 STAGES = ("tensor", "kernel", "tile", "late", "program")
+LANGUAGES = ("c",)
+"""What provers can run of the text that render rules write."""
 _NATIVE_KINDS = (
     "node",
     "int",
@@ -83,8 +87,8 @@ def notes_of(file: s.File, group: s.Group, rule: s.Rule) -> Notes:
         elif annotation.name == "requires":
             _words(file, annotation, ("target",))
             target = True
-        elif annotation.name == "stage":
-            _words(file, annotation, STAGES)
+        elif annotation.name in ("stage", "language"):
+            _words(file, annotation, STAGES if annotation.name == "stage" else LANGUAGES)
         grows = grows or annotation.name == "grows"
     return Notes(rule, frozenset(requires | flags), frozenset(flags), priority, grows, target)
 

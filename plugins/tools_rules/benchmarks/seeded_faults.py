@@ -3,8 +3,8 @@
     python plugins/tools_rules/benchmarks/seeded_faults.py [--count 500] [--seed 0] [--jobs 2] [--by rule|line]
 
 Every rule that `tinycore rules verify` counts is drawn with equal chance, then an operator and a place. With
-`--by line` the rules of a loop count once, so that long and rare rules weigh more. Render rules are text and take no
-part. Type errors and equivalent mutants are counted apart.
+`--by line` the rules of a loop count once, so that long and rare rules weigh more. Type errors and equivalent mutants
+are counted apart.
 """
 
 from __future__ import annotations

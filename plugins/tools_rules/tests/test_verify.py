@@ -147,7 +147,7 @@ def test_the_key_covers_the_verifier():
     """Every module of this package that verifying imports is part of the key."""
     code = """
 import sys
-from tinycore_tools_rules import gradients, tensors, verify
+from tinycore_tools_rules import gradients, rendered, tensors, verify
 print(*sorted(name.partition(".")[2] for name in sys.modules if name.startswith("tinycore_tools_rules.")))
 """
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

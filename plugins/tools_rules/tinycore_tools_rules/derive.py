@@ -33,22 +33,25 @@ class Derived:
 
 
 def derive(unit: Unit, seed: int = 0) -> list[Derived]:
-    """Run the derived tests of one rule; rules about tensors and gradients have a positive one only.
+    """Run the derived tests of one rule; rules about tensors, gradients and text have a positive one only.
 
     Rules that say ``@unsafe`` or ``@noverify`` have none: there is nothing that they could be compared with.
     """
-    if unit.rule.kind == "render" or unit.annotation("unsafe") or unit.annotation("noverify"):
+    if unit.annotation("unsafe") or unit.annotation("noverify"):
         return []
-    if unit.rule.kind == "vjp" or not is_scalar(unit.rule.pattern):
+    if unit.rule.kind == "render" and unit.annotation("language") is None:
+        return []
+    if unit.rule.kind != "rewrite" or not is_scalar(unit.rule.pattern):
         return [_whole(unit)]
     return list(_scalar(unit, seed))
 
 
 def _whole(unit: Unit) -> Derived:
     from tinycore_tools_rules.gradients import verify_gradient
+    from tinycore_tools_rules.rendered import verify_render
     from tinycore_tools_rules.tensors import verify_tensor
 
-    found = verify_gradient(unit, 60) if unit.rule.kind == "vjp" else verify_tensor(unit, 60)
+    found = {"vjp": verify_gradient, "render": verify_render}.get(unit.rule.kind, verify_tensor)(unit, 60)
     problem = found.problem or ("" if found.instances else "no instance was found that matches")
     return Derived("positive", unit.identity, unit.where, problem, found.refutation)
 

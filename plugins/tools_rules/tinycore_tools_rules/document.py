@@ -211,6 +211,7 @@ def _spoken(note: s.Annotation) -> str:
         "memo": "Results are kept from call to call (`@memo`).",
         "requires": f"Asks for the {' and '.join(words)}.",
         "stage": f"Joins the {' '.join(words)} stage.",
+        "language": f"Writes {' '.join(words).upper()}.",
         "accept": f"Accepts {', '.join(words)}.",
     }
     return told.get(note.name, f"`@{note.name}`")

@@ -81,8 +81,10 @@ def malformed(before: UOp, after: UOp) -> str:
             node.dtype
         }
         shapes = {operand.shape for operand in node.src}
-        if not fits or len(same) > 1 or not result or len(shapes) > 1:
-            return f"{node.op.name} of {' and '.join(f'{x.dtype.name}{list(x.shape) or str()}' for x in node.src)}"
+        resized = node.op is ops.BITCAST and node.src[0].dtype.bits != node.dtype.bits
+        if not fits or len(same) > 1 or not result or len(shapes) > 1 or resized:
+            operands = " and ".join(f"{part.dtype.name}{list(part.shape) or ''}" for part in node.src)
+            return f"{node.op.name}{f'[{node.dtype.name}]' if resized else ''} of {operands}"
     return ""
 
 

@@ -7,7 +7,9 @@ proved (or right for every value of the small formats) is equivalent; all others
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,8 +62,8 @@ class Outcome:
 def mutants(unit: Unit) -> list[Mutant]:
     """All mutants of a rule that differ from it, in a fixed order."""
     found: list[Mutant] = []
-    for operator, make in OPERATORS.items():
-        for what, rule in make(unit):
+    for operator, makers in OPERATORS.items():
+        for what, rule in itertools.chain.from_iterable(make(unit) for make in makers):
             if rule != unit.rule:
                 found.append(Mutant(operator, what, rule))
     return found
@@ -71,12 +73,12 @@ def draw(units: Sequence[Unit], count: int, seed: int, by_line: bool = False) ->
     """`count` different mutants of these rules, as numbers of `mutants`; the same for the same seed.
 
     Every rule has the same chance (`by_line`: all rules of a loop together have that of one), and of a rule every
-    operator, then every place. Render rules are text and take no part.
+    operator, then every place. Text in an unknown language takes no part.
     """
     chance = random.Random(seed)
     written: dict[tuple[str, int, str], list[Unit]] = {}
     for unit in units:
-        if unit.rule.kind == "render":
+        if unit.rule.kind == "render" and unit.annotation("language") is None:
             continue
         key = (unit.source.name, unit.rule.span.line, "" if by_line else unit.identity)
         written.setdefault(key, []).append(unit)
@@ -311,17 +313,80 @@ def _wrong_capture(unit: Unit) -> Made:
             yield f"{node.name} becomes {wrong} at {_place(node)}", _on_right(unit.rule, node, new)
 
 
+# --- operators on the text of render rules --------------------------------------------------------------------
+
+_FIELD = re.compile(r"\{(\w+)\}")
+_COMPARED = re.compile(r"(?<=\} )(<=|>=|==|!=|<|>)(?= )")
+
+
+def _texts(unit: Unit, pattern: re.Pattern[str], change: Callable[[re.Match[str]], str | None]) -> Made:
+    """The rule with one match of a pattern in its text exchanged."""
+    for part in unit.rule.result if unit.rule.kind == "render" else ():
+        if not isinstance(part, s.Text):
+            continue
+        for found in pattern.finditer(part.value):
+            new = change(found)
+            if new is not None and new != found[0]:
+                value = part.value[: found.start()] + new + part.value[found.end() :]
+                text = dataclasses.replace(part, value=value)
+                yield f"{part.value!r} becomes {value!r}", _on_right(unit.rule, part, text)
+
+
+def _text_fields(unit: Unit) -> list[str]:
+    return list(
+        dict.fromkeys(
+            part.name
+            for part in nodes_in(unit.rule.pattern)
+            if isinstance(part, (s.Variable, s.Constant)) and part.name is not None
+        )
+    )
+
+
+def _text_swapped(unit: Unit) -> Made:
+    fields = r"\{(\w+)\}( [-/%<>=!&|*+^]+ | [<>]{2} |, )\{(\w+)\}"
+    commutes = ("+", "*", "&", "|", "^", "==", "!=")  # swapping those is no fault
+    yield from _texts(
+        unit,
+        re.compile(fields),
+        lambda m: None if m[2].strip() in commutes else f"{{{m[3]}}}{m[2]}{{{m[1]}}}",
+    )
+
+
+def _text_off_by_one(unit: Unit) -> Made:
+    for step in (1, -1):
+        yield from _texts(unit, re.compile(r"(?<![\w{])\d+"), lambda m, step=step: str(int(m[0]) + step))  # type: ignore[misc]
+
+
+def _text_lost_sign(unit: Unit) -> Made:
+    yield from _texts(unit, re.compile(r"(?<=\()-(?=\{)| - "), lambda m: "" if m[0] == "-" else " + ")
+
+
+def _text_flipped(unit: Unit) -> Made:
+    yield from _texts(unit, _COMPARED, lambda m: _FLIPPED[m[1]])
+
+
+def _text_wrong_capture(unit: Unit) -> Made:
+    names = _text_fields(unit)
+
+    def other(m: re.Match[str]) -> str | None:
+        if m[1] not in names or len(names) < 2:
+            return None
+        return f"{{{names[(names.index(m[1]) + 1) % len(names)]}}}"
+
+    yield from _texts(unit, _FIELD, other)
+
+
 def _place(node: s.Node) -> str:
     return f"{node.span.line}:{node.span.column}"
 
 
-OPERATORS: dict[str, Callable[[Unit], Made]] = {
-    "dropped guard": _dropped_guard,
-    "swapped operands": _swapped,
-    "off by one": _off_by_one,
-    "wrong dtype": _wrong_dtype,
-    "lost sign": _lost_sign,
-    "flipped comparison": _flipped,
-    "wrong capture": _wrong_capture,
+OPERATORS: dict[str, tuple[Callable[[Unit], Made], ...]] = {
+    "dropped guard": (_dropped_guard,),
+    "swapped operands": (_swapped, _text_swapped),
+    "off by one": (_off_by_one, _text_off_by_one),
+    "wrong dtype": (_wrong_dtype,),
+    "lost sign": (_lost_sign, _text_lost_sign),
+    "flipped comparison": (_flipped, _text_flipped),
+    "wrong capture": (_wrong_capture, _text_wrong_capture),
 }
-"""The mutation operators by name."""
+"""The mutation operators by name: for rules that build nodes, and for those that write text."""

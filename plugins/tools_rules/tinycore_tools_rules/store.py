@@ -25,7 +25,10 @@ from tinycore.config import config, user_cache_directory
 from tinycore_tools_rules.sources import Unit
 from tinycore_tools_rules.verify import Result
 
-PARTS = "contexts evaluate gradients judge paste prove sample shapes sources symbols tensors terms typed values verify"
+PARTS = (
+    "contexts ctext evaluate gradients judge paste prove rendered sample shapes sources symbols tensors terms typed "
+    "values verify"
+)
 """The modules of this package that a result depends on."""
 
 
@@ -62,6 +65,8 @@ def key_of(unit: Unit, patience: float) -> str:
     state.update(
         f"{unit.identity}\n{unit.rule!r}\n{unit.group.annotations!r}\n{patience}\n{unit.code}".encode()
     )
+    if unit.rule.kind == "render":  # the rules before it are asked first
+        state.update(repr(unit.group).encode())
     functions = unit.source.module.code.natives
     for path in sorted({str(inspect.getsourcefile(functions[name])) for name in unit.natives}):
         state.update(_package_digest(Path(path).parent))

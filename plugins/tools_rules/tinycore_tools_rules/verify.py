@@ -83,6 +83,10 @@ def verify_unit(unit: Unit, patience: float = 1.0) -> Result:
     reason = _exception(unit)
     if reason:
         result.status, result.reason = "excepted", reason
+    elif unit.rule.kind == "render":
+        from tinycore_tools_rules.rendered import verify_render
+
+        _take(result, verify_render(unit))
     elif unit.rule.kind == "vjp":
         from tinycore_tools_rules.gradients import verify_gradient
 
@@ -98,8 +102,8 @@ def verify_unit(unit: Unit, patience: float = 1.0) -> Result:
 
 
 def _exception(unit: Unit) -> str:
-    if unit.rule.kind == "render":
-        return "text has no meaning here; its inline tests are run by `tinycore rules test`"
+    if unit.rule.kind == "render" and unit.annotation("language") is None:
+        return "text in a language that has no meaning here; `tinycore rules test` runs its inline tests"
     for name in ("noverify", "unsafe"):
         note = unit.annotation(name)
         if note is not None:
