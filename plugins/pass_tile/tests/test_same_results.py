@@ -16,6 +16,7 @@ from kernels import (
     assign,
     kernels_of,
     lowered,
+    matmul,
     meaning,
     run,
     tiled,
@@ -237,3 +238,13 @@ def test_windows_are_staged_without_guards_in_the_inner_loop(name):
         cut = {node: node.src[0] for node in reduction.toposort() if node.op is ops.AFTER}
         below = reduction.src[0].substitute(cut).toposort()
         assert all(node.src[2] is TRUE for node in below if node.op is ops.LOAD)
+
+
+def test_a_long_reduction_decides_where_lanes_go_however_much_follows_it():
+    """Ten vectors are added to a matrix times a vector: what counts is the matrix."""
+    result = matmul(x(48, 512), x(512, 1, identity=2))
+    for identity in range(3, 13):
+        result = result + x(48, 1, identity=identity)
+    (kernel,) = kernels_of(result)
+    (reduction,) = {node for node in tiled(kernel, LANES).toposort() if node.op is ops.REDUCE}
+    assert any(each.op is ops.RANGE and each.arg[1] == "vector" for each in reduction.src[1:])

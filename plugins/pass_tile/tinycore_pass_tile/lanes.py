@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tinycore.codegen.tiling import Action, Bind, Order, Split
-from tinycore.ir import Capabilities, UOp
+from tinycore.ir import Capabilities, UOp, ops
 from tinycore_pass_tile.analysis import (
     Access,
     Nest,
@@ -24,8 +24,8 @@ from tinycore_pass_tile.analysis import (
 )
 from tinycore_pass_tile.columns import choose_columns, columns_of
 
-INSIDE = 4.0
-"""How much more an access inside a reduction counts than one outside."""
+INSIDE, MOST_INSIDE = 4.0, 64.0
+"""How much more an access inside a reduction counts than one outside: at least and, in a long one, at most."""
 SERIAL_WORK = 1 << 14
 """Kernels of fewer iterations are not worth waking a thread for."""
 CHUNKS_PER_THREAD = 4
@@ -79,12 +79,22 @@ def choose_lanes(nest: Nest, capabilities: Capabilities, ids: Iterator[int], par
 # --- choosing ---------------------------------------------------------------------------------------------
 
 
+def _repeats(access: Access) -> float:
+    """How often an access is made for each one outside of all reductions, within limits."""
+    if access.inside is None:
+        return 1.0
+    steps = 1
+    for each in access.inside.src[1:]:
+        steps *= bound(each) if each.op is ops.RANGE else 1
+    return min(MOST_INSIDE, max(INSIDE, steps / 8))
+
+
 def _score(accesses: list[Access], candidate: UOp) -> float:
     total = 0.0
     for access in accesses:
         stride = access.stride(candidate)
         store = access.node.op.statement
-        weight = INSIDE if access.inside is not None else 1.0
+        weight = _repeats(access)
         if stride == 1:
             total += weight * (2.0 if store else 1.0)
         elif stride == 0 and not store:
