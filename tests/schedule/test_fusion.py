@@ -123,6 +123,30 @@ def test_diamond_of_cheap_values_is_one_kernel():
     assert kernels(shared * shared - shared) == 1
 
 
+def dear_diamond(x):
+    """A dear value with two users, dear enough in its turn."""
+    for _ in range(3):
+        shared = expensive(x)
+        x = shared * (shared + 1.0)
+    return x
+
+
+def test_dear_diamonds_below_one_view_are_computed_once():
+    x = node((6, 8))
+    assert kernels(reshape(dear_diamond(x), 4, 12)) == 1
+    assert kernels(permute(dear_diamond(reshape(x, 8, 6)), 1, 0) + 1.0) == 1
+    check(lambda x: [permute(dear_diamond(reshape(x, 8, 6)), 1, 0) + 1.0], [data((6, 8)) / 8])
+
+
+def test_dear_values_seen_through_two_views_are_stored():
+    x = node((6, 6))
+    value = expensive(x)
+    assert kernels(permute(value, 1, 0) + flip(value, 0)) == 2
+    assert kernels(permute(value, 1, 0) + value) == 2
+    both = permute(reshape(value, 36), 0)
+    assert kernels(reshape(both, 6, 6) * reshape(flip(both, 0), 6, 6)) == 2
+
+
 def test_diamond_over_a_reduction():
     x = node((8, 9))
     rows = total(x, 1)

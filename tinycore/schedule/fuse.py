@@ -72,18 +72,22 @@ class _Nest:
 class _Place:
     """What is known about one value: its owner and its level there.
 
-    `inside` says whether some user computes it for every step of a reduction.
+    `inside` says whether some user computes it for every step of a reduction. `view` is the movement op that its
+    users see it through, `several` whether they see it through more than one.
     """
 
     owner: UOp | None
     level: Level
     inside: bool = False
+    view: UOp | None = None
+    several: bool = False
     uses: int = 1
 
     def merge(self, other: _Place) -> None:
         """Another user was found."""
         self.uses += other.uses
         self.inside |= other.inside
+        self.several |= other.several or other.view is not self.view
         if other.owner is not self.owner:
             self.owner = None
             self.level = Level.FREE
@@ -144,7 +148,8 @@ class _Chooser:
         if place.owner is None:
             return False
         rows = self.nests[place.owner].rows
-        return not rows and place.level in (Level.TOP, Level.FULL)
+        one_view = place.level is Level.ONE and not place.several
+        return not rows and (one_view or place.level in (Level.TOP, Level.FULL))
 
     def _reduce_fits(self, node: UOp, place: _Place) -> bool:
         """Whether the kernel of the owner computes each result of this REDUCE exactly once."""
@@ -198,14 +203,14 @@ class _Chooser:
         owner, level = place.owner, place.level
         if node.op.elementwise or node.op in (ops.CONTIGUOUS, ops.DETACH):
             for operand in dict.fromkeys(node.src):
-                self._mark(operand, owner, level)
+                self._mark(operand, owner, level, place.view, place.several)
         elif node.op is ops.REDUCE:
             self._mark(node.src[0], owner, Level.TOP if level is Level.BELOW else Level.FULL)
         elif node.op is ops.EXPAND:
             self._expand(node, owner, level)
         elif node.op in MOVEMENT:
             aligned = level in (Level.TOP, Level.ONE) and node.op in ONE_TO_ONE
-            self._mark(node.src[0], owner, Level.ONE if aligned else Level.FREE)
+            self._mark(node.src[0], owner, Level.ONE if aligned else Level.FREE, node, place.several)
         else:
             for operand in node.src:
                 self._mark(operand, owner, Level.FREE)
@@ -249,8 +254,10 @@ class _Chooser:
             value = _computed(read[0])
         return value
 
-    def _mark(self, node: UOp, owner: UOp | None, level: Level) -> None:
-        place = _Place(owner, level, self._is_inside(owner, level))
+    def _mark(
+        self, node: UOp, owner: UOp | None, level: Level, view: UOp | None = None, several: bool = False
+    ) -> None:
+        place = _Place(owner, level, self._is_inside(owner, level), view, several)
         if node in self.places:
             self.places[node].merge(place)
         else:
