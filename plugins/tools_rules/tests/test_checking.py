@@ -188,3 +188,52 @@ def test_what_verify_prints(good, bad, capsys):
     assert (
         f"{bad}:1: g.one: refuted: the sides differ" in shown and "print(*interpret([before, after]" in shown
     )
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A third party's package of rules with natives, importable in this and in other processes."""
+    folder = tmp_path / f"somebodys_{tmp_path.name}"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "halves.py").write_text(
+        "def half(c):\n    return c // 2 if c % 2 == 0 else None\n\ndef wrong_half(c):\n    return c // 2\n"
+    )
+    (folder / "halves.rules").write_text(
+        """native half(c: int) -> int? pure
+native wrong_half(c: int) -> int pure
+
+group right(fixpoint) {
+  one: x:Index * $a + x * $b => x * (a + b)               test i * 2 + i * 3 => i * 5 where i: index
+  two: (x:Index * $c) // 2 let h = half(c) => x * h       test i * 6 // 2 => i * 3 where i: index
+  three: x:Int + 0 => x
+  four: x:SizedInt - x => 0
+}
+"""
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return folder
+
+
+def test_a_third_partys_package(package, capsys):
+    for word in (f"{package.name}.halves", str(package / "halves.rules")):
+        assert run("check", word) == 0
+        capsys.readouterr()
+        assert run("verify", word, "--jobs", "2", "--json") == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["counts"]["proved"] == 4 and found["rules"][1]["native"]
+        assert run("test", word, "--jobs", "2", "--json") == 0
+        tested = json.loads(capsys.readouterr().out)
+        assert tested["counts"]["inline"] == 2 and tested["counts"]["positive"] == 4
+        assert tested["counts"]["commuted"] == 2 and tested["counts"]["random orders"] > 200
+
+
+def test_a_third_partys_mistakes(package, capsys):
+    path = package / "halves.rules"
+    path.write_text(path.read_text().replace("let h = half(c)", "let h = wrong_half(c)"))
+    assert run("verify", path) == 1
+    assert "halves.rules:6: right.two: refuted" in capsys.readouterr().out
+    assert run("test", path, "--json") == 1
+    failures = json.loads(capsys.readouterr().out)["failures"]
+    assert any("right.two (positive): the sides differ" in failure for failure in failures), failures

@@ -118,8 +118,11 @@ def judge(unit: Unit, mutant: Mutant, patience: float = 2.0) -> Outcome:
 
 
 def _same_graphs(unit: Unit, changed: Unit) -> bool:
-    """Whether both answer the very same graph for every dtype; only for rules that depend on nothing else."""
-    names = ("vmin", "vmax", "bounds", "value", "is_const", "shape")
+    """Whether both answer the very same graph for every dtype; only for rules that depend on nothing else.
+
+    A shape may be handed on: scalars and vectors are tried.
+    """
+    names = ("vmin", "vmax", "bounds", "value", "is_const")
     depends = any(
         isinstance(part, s.Constant) or (isinstance(part, s.Attribute) and part.name in names)
         for part in nodes_in((unit.rule, changed.rule))
@@ -134,9 +137,9 @@ def _same_graphs(unit: Unit, changed: Unit) -> bool:
         return False
     first, second = unit.table(), changed.table()
     fired = False
-    for typed in typed_cases(unit):
+    for typed, shape in itertools.product(typed_cases(unit), ((), (3,))):
         try:
-            before = typed.build(GivenLeaves({}))
+            before = typed.build(GivenLeaves({}, shape))
             for place in contexts(unit):
                 answer = rewritten(first, before, place)
                 fired = fired or answer is not None

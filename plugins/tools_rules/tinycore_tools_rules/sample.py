@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinycore.ir import UOp, dtypes
+from tinycore.ir import Shape, UOp, dtypes
 from tinycore.ir.dtypes import DType, Scalar
 from tinycore.ir.ops import ops
 from tinycore_tools_rules.contexts import contexts
@@ -236,13 +236,13 @@ def sample(
 class GivenLeaves:
     """Leaves that take every value of their dtypes, in all combinations; constants that are given."""
 
-    def __init__(self, given: Mapping[str, Scalar]) -> None:
-        self.given = given
+    def __init__(self, given: Mapping[str, Scalar], shape: Shape = ()) -> None:
+        self.given, self.shape = given, shape
         self.nodes: list[UOp] = []
 
     def variable(self, name: str, dtype: DType) -> UOp:
         """A leaf."""
-        self.nodes.append(UOp(ops.BUFFER, dtype, (), (len(self.nodes), (), "D")))
+        self.nodes.append(UOp(ops.BUFFER, dtype, (), (len(self.nodes), self.shape, "D")))
         return self.nodes[-1]
 
     def constant(self, name: str, dtype: DType) -> UOp:
