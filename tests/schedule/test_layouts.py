@@ -187,3 +187,27 @@ def test_training_steps_inside_a_captured_function():
         found = step(x).numpy()
         np.testing.assert_array_equal(found, convolved(x.numpy(), reference).sum((1, 2, 3)))
         reference = reference - 1
+
+
+# --- image by image -----------------------------------------------------------------------------------
+
+
+def weight_gradient(x, w):
+    y = x.conv2d(w, padding=1)
+    (y * y).sum().backward()
+    return w.grad
+
+
+def test_the_gradient_by_the_weights_is_summed_image_by_image():
+    x, w = tensor(3, 4, 6, 7), Tensor(random(5, 4, 3, 3), requires_grad=True)
+    gradient = weight_gradient(x, w)
+    shapes = [step.buffers[0].arg[1] for step in steps_of(gradient) if not step.remember]
+    assert (3, 5, 4, 3, 3) in [tuple(size for size in shape if size != 1) for shape in shapes]
+    y = convolved(x.numpy(), w.numpy())
+    wanted = 2 * np.einsum("ncyxij,nfyx->fcij", windows_of(x.numpy(), 3), y)
+    np.testing.assert_array_equal(gradient.numpy(), wanted)
+
+
+def test_a_convolution_itself_is_one_sum():
+    sums = [step for step in steps_of(tensor(3, 4, 6, 7).conv2d(tensor(5, 4, 3, 3))) if not step.remember]
+    assert len(sums) == 1

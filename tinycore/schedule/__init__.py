@@ -21,6 +21,7 @@ from tinycore.schedule.kernels import Builder, Task, canonical_kernel, device_of
 from tinycore.schedule.layouts import LaneBytes, choose_layouts, lanes_of, no_lanes
 from tinycore.schedule.memory import nbytes, plan
 from tinycore.schedule.order import copy_version, order_tasks
+from tinycore.schedule.pieces import split_by_image
 from tinycore.schedule.prepare import TensorContext, prepare
 from tinycore.schedule.steps import CopyStep, KernelStep, Schedule, Step
 
@@ -109,11 +110,12 @@ def _make(
 ) -> Schedule:
     roots = prepare(roots, TensorContext(default_device), doors, observers)
     devices: dict[UOp, str | None] = {}
-    chosen = choose_layouts(
-        roots,
-        choose_stored(roots),
-        lambda node: lane_bytes(device_of(node, devices) or default_device),
-    )
+
+    def lanes(node: UOp) -> int:
+        return lane_bytes(device_of(node, devices) or default_device)
+
+    roots = split_by_image(roots, lambda node: lanes(node) > 0)
+    chosen = choose_layouts(roots, choose_stored(roots), lanes)
     roots, stored = chosen.roots, chosen.stored
     builder = Builder(stored, default_device, chosen.layouts)
     tasks = [builder.task(node) for node in toposort(roots) if node in stored]
