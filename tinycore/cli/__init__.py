@@ -146,7 +146,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return int(arguments.run(arguments))
     try:
         return int(arguments.run(arguments) or 0)
-    except TinycoreError:
+    except (TinycoreError, BrokenPipeError):
         raise
     except Exception as error:
         what = f"command {arguments.command!r} of a plugin failed: {type(error).__name__}: {error}"

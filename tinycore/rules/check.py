@@ -87,6 +87,8 @@ def notes_of(file: s.File, group: s.Group, rule: s.Rule) -> Notes:
         elif annotation.name == "requires":
             _words(file, annotation, ("target",))
             target = True
+        elif annotation.name == "grows" and any(not isinstance(a, s.Text) for a in annotation.arguments):
+            raise check_error(file, annotation.span, '@grows takes nothing, or a reason: @grows("why")')
         elif annotation.name in ("stage", "language"):
             _words(file, annotation, STAGES if annotation.name == "stage" else LANGUAGES)
         grows = grows or annotation.name == "grows"

@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pygments.lexers import get_lexer_by_name, guess_lexer_for_filename
@@ -154,16 +155,15 @@ def test_the_grammar_of_the_editor() -> None:
 def scopes(text: str) -> list[tuple[str, str]]:
     """(word, innermost scope) of a text by the editor's grammar: a small reader of the TextMate rules it uses."""
     grammar = json.loads((EDITOR / "syntaxes" / "rules.tmLanguage.json").read_text())
-    top = [grammar["repository"][item["include"][1:]] for item in grammar["patterns"]]
+    top: list[dict[str, Any]] = []
+    for item in grammar["patterns"]:
+        entry = grammar["repository"][item["include"][1:]]
+        top += [entry] if "match" in entry or "begin" in entry else entry["patterns"]
     found: list[tuple[str, str]] = []
     for line in text.splitlines():
         place, inside = 0, None  # the region that is open: strings end with their line
         while place < len(line):
-            rules = (
-                inside.get("patterns", [])
-                if inside
-                else [part for rule in top for part in rule.get("patterns", [rule])]
-            )
+            rules = inside.get("patterns", []) if inside else top
             starts = [
                 (rule, re.compile(rule.get("match") or rule["begin"]).search(line, place)) for rule in rules
             ]

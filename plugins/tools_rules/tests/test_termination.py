@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,6 +131,17 @@ def test_growing_rules_say_so(find: Find) -> None:
     assert [unit.name for unit in found.grows] == ["a"] and not found.open
 
 
+def test_what_says_that_it_grows_but_does_not(find: Find) -> None:
+    found = find(
+        group("a: x:Int + 0 => x @grows\n b: x:Int * 1 => x\n c: MAX(x, y) => MAX(y, MIN(x, x)) @grows")
+    )["g"]
+    assert [unit.name for unit in found.needless] == ["a"]
+    loop = find(group("a: -x:Float => x * -1 @grows\n b: x:Float * -1 => -x"))["g"]
+    assert not loop.needless  # it is smaller in some order, but not in one for both
+    whole = find("group g(fixpoint) @grows { a: x:Int + 0 => x }")["g"]
+    assert [unit.name for unit in whole.grows] == ["a"] and not whole.needless
+
+
 def test_what_runs_once_needs_no_order_unless_it_is_repeated(find: Find) -> None:
     one, two = (
         "group one(bottom_up) { there: -x:Int => x * -1 }",
@@ -174,6 +187,19 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert run("tinycore.passes.index", "--order", "--trusted") == 0
     text = capsys.readouterr().out
     assert "precedence: " in text and "weights: " in text and ": native " in text
+    path.write_text(
+        'group g(fixpoint) { a: x:Int + y => y + (x + 0) @grows("because")  b: x * 1 => x @grows }'
+    )
+    open_source.cache_clear()
+    assert run(path, "--grows") == 0
+    text = capsys.readouterr().out
+    assert "a: because" in text and "b: @grows is not needed" in text
+    assert run(path, "--json") == 0
+    (stage,) = json.loads(capsys.readouterr().out)
+    assert [each["reason"] for each in stage["grows"]] == ["because", ""] and len(stage["needless"]) == 1
+    path.write_text("group g(fixpoint) { a: x:Int + y => y + x @grows(3) }")
+    open_source.cache_clear()
+    assert run(path) == 1 and "a reason" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         run("--help")
     assert "tinycore rules termination my.rules" in capsys.readouterr().out
@@ -191,3 +217,9 @@ def test_the_core_comes_to_an_end() -> None:
             assert [(item.unit.where, item.reason) for item in found.open] == []
             count += len(found.oriented)
     assert count > 400
+
+
+def test_a_reader_that_has_seen_enough_is_no_trouble() -> None:
+    command = f"{sys.executable} -m tinycore.cli rules termination tinycore.passes.index --json | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.stderr == ""

@@ -76,7 +76,9 @@ def _check_rule(file: s.File, group: s.Group, rule: s.Rule, quiet: bool) -> Iter
 
 
 def _dropped(file: s.File, rule: s.Rule) -> Iterator[Finding]:
-    """An op that is matched without its attributes and built anew with others."""
+    """An op that is matched without its attributes and built anew with others; gradients always build others."""
+    if rule.kind == "vjp":
+        return
     matched: dict[str, bool] = {}
     for node in nodes_in(rule.pattern):
         if isinstance(node, s.Apply):

@@ -205,7 +205,7 @@ def _spoken(note: s.Annotation) -> str:
     told = {
         "exact": "Equal bit for bit.",
         "unsafe": f"Not equal in general (`@unsafe`): {' '.join(words)}.",
-        "grows": "The result may be larger than what it replaces (`@grows`).",
+        "grows": f"The result may be larger than what it replaces (`@grows`){': ' * bool(words)}{' '.join(words)}.",
         "prio": f"Priority {' '.join(words)}.",
         "noverify": f"Not verified: {' '.join(words)}.",
         "memo": "Results are kept from call to call (`@memo`).",

@@ -48,6 +48,7 @@ class Orientation:
     kind: of the order.
     oriented: rules that the order shows to come to an end.
     grows: rules that say ``@grows``.
+    needless: those of them that the order shows to come to an end all the same; groups may say it for all their rules.
     trusted: (rule, native): rules whose results natives make.
     open: all others.
     weights, precedence: the order; the greatest op comes first.
@@ -57,6 +58,7 @@ class Orientation:
     kind: str
     oriented: tuple[Unit, ...]
     grows: tuple[Unit, ...]
+    needless: tuple[Unit, ...]
     trusted: tuple[tuple[Unit, str], ...]
     open: tuple[Open, ...]
     weights: Mapping[str, int]
@@ -201,7 +203,7 @@ class _Work:
 
     units: dict[str, Unit] = field(default_factory=dict)
     pairs: dict[str, list[Sides]] = field(default_factory=dict)
-    grows: list[Unit] = field(default_factory=list)
+    grows: dict[str, Unit] = field(default_factory=dict)
     trusted: dict[str, str] = field(default_factory=dict)
     open: dict[str, str] = field(default_factory=dict)
 
@@ -210,15 +212,17 @@ def _sorted(rows: Sequence[Row]) -> _Work:
     work = _Work()
     for row in rows:
         unit = row.unit
-        if unit.identity not in work.units and unit.notes.grows:
-            work.grows.append(unit)
         work.units[unit.identity] = unit
         if unit.notes.grows:
-            continue
+            work.grows[unit.identity] = unit
+            if all(note.name != "grows" for note in unit.rule.annotations):
+                continue
         try:
             work.pairs.setdefault(unit.identity, []).extend(sides(row))
         except Unordered as reason:
-            if reason.native:
+            if unit.notes.grows:
+                work.pairs[unit.identity] = []
+            elif reason.native:
                 work.trusted[unit.identity] = reason.native
             else:
                 work.open[unit.identity] = str(reason)
@@ -284,17 +288,24 @@ class _Search:
 
     def result(self, name: str) -> Orientation:
         """The best that this kind of order can do."""
-        alone = [identity for identity in self.wanted if self._fits([identity])]
-        self.left = [identity for identity in self.wanted if identity not in set(alone)]
+        units, grows = self.work.units, self.work.grows
+        rules = [identity for identity in self.wanted if identity not in grows]
+        alone = [identity for identity in rules if self._fits([identity])]
+        self.left = [identity for identity in rules if identity not in set(alone)]
         self._fits([])
         self._take(alone)
-        units = self.work.units
+        needless = [
+            identity
+            for identity in grows
+            if self.wanted.get(identity) and self._fits([*self.taken, identity])
+        ]
         given = [Open(units[identity], reason) for identity, reason in self.work.open.items()]
         return Orientation(
             name,
             self.kind.name,
             tuple([units[identity] for identity in self.taken]),
-            tuple(self.work.grows),
+            tuple(grows.values()),
+            tuple([units[identity] for identity in needless]),
             tuple([(units[identity], native) for identity, native in self.work.trusted.items()]),
             (*given, *map(self._open, self.left)),
             *self._found(),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tinycore.cli.output import print_json
+from tinycore.rules import syntax as s
 from tinycore_tools_rules.orders import Open, Orientation, loops_of, orient
 from tinycore_tools_rules.parallel import watched
 from tinycore_tools_rules.sources import Unit, open_sources
@@ -18,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--order", action="store_true", help="print the weights and the precedence that were found"
     )
     parser.add_argument("--trusted", action="store_true", help="list the rules whose results natives make")
+    parser.add_argument("--grows", action="store_true", help="list the rules that say @grows, and why")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -32,9 +34,18 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json([_data(item) for item in found])
     else:
+        needed = {
+            unit.identity for item in found for unit in item.grows if unit not in item.needless
+        }  # in one pass or another
         for item in found:
-            print("\n".join(_lines(item, arguments)))
+            print("\n".join(_lines(item, arguments, needed)))
     return 1 if any(item.open for item in found) else 0
+
+
+def reason_of(unit: Unit) -> str:
+    """What ``@grows("...")`` says, on the rule or on its group."""
+    note = unit.annotation("grows")
+    return " ".join(str(part.value) for part in note.arguments if isinstance(part, s.Text)) if note else ""
 
 
 def _data(item: Orientation) -> dict[str, Any]:
@@ -45,7 +56,8 @@ def _data(item: Orientation) -> dict[str, Any]:
         "stage": item.name,
         "kind": item.kind,
         "oriented": [unit.identity for unit in item.oriented],
-        "grows": [unit.identity for unit in item.grows],
+        "grows": [{**named(unit), "reason": reason_of(unit)} for unit in item.grows],
+        "needless": [named(unit) for unit in item.needless],
         "trusted": [{**named(unit), "native": native} for unit, native in item.trusted],
         "open": [
             {
@@ -60,7 +72,7 @@ def _data(item: Orientation) -> dict[str, Any]:
     }
 
 
-def _lines(item: Orientation, arguments: argparse.Namespace) -> Iterator[str]:
+def _lines(item: Orientation, arguments: argparse.Namespace, needed: set[str]) -> Iterator[str]:
     parts = [f"{_count(item.oriented, 'rule')} {_verb(item.oriented, 'gets', 'get')} smaller"]
     parts += [f"{len(item.grows)} {_verb(item.grows, 'says', 'say')} @grows"] if item.grows else []
     parts += [f"{len(item.trusted)} {_verb(item.trusted)} made by natives"] if item.trusted else []
@@ -72,6 +84,11 @@ def _lines(item: Orientation, arguments: argparse.Namespace) -> Iterator[str]:
         yield from (f"    {unit.where}: {unit.name}" for unit in first.against)
     if item.open:
         yield "  hint: make results smaller or guards stricter; @grows says that fuel is to keep a rule in check"
+    for unit in item.needless:
+        if unit.identity not in needed:
+            yield f"  {unit.where}: {unit.name}: @grows is not needed: its result is smaller"
+    if arguments.grows:
+        yield from (f"  {unit.where}: {unit.name}: {reason_of(unit) or '@grows'}" for unit in item.grows)
     if arguments.trusted:
         yield from (f"  {unit.where}: {unit.name}: native {native}" for unit, native in item.trusted)
     if arguments.order:
