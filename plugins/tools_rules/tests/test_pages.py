@@ -19,6 +19,7 @@ from tinycore_tools_rules.tokens import tokenize
 
 from tinycore.cli import main
 from tinycore.ir import dtypes
+from tinycore.rules.check import ANNOTATIONS
 from tinycore.rules.loading import find
 
 EDITOR = Path(__file__).parents[1] / "editors" / "vscode"
@@ -149,6 +150,7 @@ def test_the_grammar_of_the_editor() -> None:
             re.compile(pattern)
     (dtype,) = patterns["dtype"]
     assert all(re.fullmatch(dtype, item.name) for item in dtypes.CLASSES["Any"])
+    assert all(re.fullmatch(patterns["annotation"][0], f"@{name}") for name in (*ANNOTATIONS, "accept"))
     assert re.match(patterns["op"][0], "MAX(") and not re.match(patterns["op"][0], "Int")
 
 

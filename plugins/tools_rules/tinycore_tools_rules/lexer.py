@@ -14,6 +14,7 @@ from pygments.token import Comment, Keyword, Name, Number, Operator, Punctuation
 
 from tinycore.ir import dtypes
 from tinycore.rules.builtins import FUNCTIONS
+from tinycore.rules.check import ANNOTATIONS
 
 _groups: Any = bygroups
 _DTYPES = tuple(sorted({dtype.name for dtype in dtypes.CLASSES["Any"]} | {"void"}))
@@ -40,8 +41,7 @@ class RulesLexer(RegexLexer):
             (r"(from)(\s+)([\w.]+)(\s+)(import)\b",
              _groups(Keyword.Namespace, Text.Whitespace, Name.Namespace, Text.Whitespace, Keyword.Namespace)),
             (r"(@)([a-z]\w*)(?=\s*\()", _groups(Name.Decorator, Name.Decorator)),
-            (r"@(?:exact|fast|approx|unsafe|grows|prio|noverify|memo|requires|stage|language|accept)\b",
-             Name.Decorator),
+            (words((*ANNOTATIONS, "accept"), prefix="@", suffix=r"\b"), Name.Decorator),
             (r"([a-z]\w*)(@)", _groups(Name.Variable, Operator)),
             (r"(\.)([a-z]\w*)", _groups(Punctuation, Name.Attribute)),
             (words(("vjp", "render", "test", "why", "where", "has", "let", "if", "else", "for", "same", "none"),
