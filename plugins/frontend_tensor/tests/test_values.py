@@ -156,6 +156,32 @@ def test_lazy_draws_keep_their_numbers():
     assert (Tensor.rand(4).numpy() == late_values).all()
 
 
+def test_lazy_and_eager_draws_are_the_same_numbers():
+    def drawn(eagerly):
+        Tensor.manual_seed(9)
+        tensors = []
+        for shape in [(4,), (2, 3), (4,), (), (5,), (1, 2, 2), (4,)]:
+            tensors.append(Tensor.rand(*shape))
+            if eagerly:
+                tensors[-1].realize()
+        return [tensor.numpy() for tensor in tensors]
+
+    for lazy, eager in zip(drawn(False), drawn(True), strict=True):
+        assert (lazy == eager).all()
+
+
+def test_draws_of_one_shape_are_one_kernel():
+    from tinycore.runtime.capture import capture
+
+    Tensor.manual_seed(9)
+    Tensor.rand(1).realize()
+    with capture() as recording:
+        Tensor.realize(*[Tensor.randn(3, 5) for _ in range(6)])
+    kernels = {call.kernel for call in recording.calls}
+    assert len(recording.calls) == 7  # and the counter's own
+    assert len(kernels) == 2
+
+
 @pytest.mark.parametrize(
     ("key", "counter", "expected"),
     [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+from array import array
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -31,35 +32,53 @@ class _Generator:
         self.device = device
         self.key = TensorCore.of_node(self._upload(_key_words(seed), dtypes.uint32), device=device)
         self.counter = TensorCore.of_node(self._upload(np.zeros(1, np.uint64), dtypes.uint64), device=device)
+        self._pending: UOp | None = None  # the last write of the counter, as it was made by a draw
+        self._start, self._offset = self.counter.uop, 0  # what it wrote: a value, and how much was added
 
-    def _upload(self, array: Any, dtype: DType) -> UOp:
-        return runtime.from_host(array, dtype, array.shape, self.device)
+    def _upload(self, words: Any, dtype: DType) -> UOp:
+        return runtime.from_host(words, dtype, words.shape, self.device)
 
     def reseed(self, seed: int) -> None:
         """Start again, in the same storage: captured functions see the new seed."""
-        for state, array in ((self.key, _key_words(seed)), (self.counter, np.zeros(1, np.uint64))):
+        for state, words in ((self.key, _key_words(seed)), (self.counter, np.zeros(1, np.uint64))):
             base = execution.base_buffer(state.uop)
-            state.uop = UOp(ops.ASSIGN, state.dtype, (base, base, self._upload(array, state.dtype)))
+            state.uop = UOp(ops.ASSIGN, state.dtype, (base, base, self._upload(words, state.dtype)))
 
     def draw(self, shape: tuple[Any, ...]) -> threefry.Words:
         """Two random words for every element of a shape; the counter moves on."""
         count = graph.size_of(shape)
         pending = self.counter.uop
+        if pending is not self._pending:
+            self._start = pending.src[2] if pending.op is ops.ASSIGN else pending
+            self._offset = 0
         # Several draws are one write: the value that a pending write will store is read instead of its
-        # result.
-        now = pending.src[2] if pending.op is ops.ASSIGN else pending
+        # result. Offsets are data, so that draws of one shape are one kernel wherever they stand.
+        now = self._start + self._number(self._offset) if self._offset else self._start
+        if isinstance(count, int):
+            self._offset += count
+            following = self._start + self._number(self._offset)
+        else:
+            self._start, self._offset = now + graph.dim_value(count, dtypes.uint64, (1,)), 0
+            following = self._start
         base = execution.base_buffer(pending)
-        self.counter.uop = UOp(
-            ops.ASSIGN, dtypes.uint64, (base, base, now + graph.dim_value(count, dtypes.uint64, (1,)))
-        )
-        place = graph.broadcast(now, (count,)) + graph.arange(count, dtypes.uint64)
-        words = [graph.broadcast(graph.shrink(self._key_value(), [(k, k + 1)]), (count,)) for k in (0, 1)]
+        self.counter.uop = self._pending = UOp(ops.ASSIGN, dtypes.uint64, (base, base, following))
+        # Counted in the final shape: what several users read is then the same value everywhere.
+        place = _everywhere(now, shape) + graph.reshape(graph.arange(count, dtypes.uint64), shape)
+        words = [_everywhere(graph.shrink(self._key_value(), [(k, k + 1)]), shape) for k in (0, 1)]
         low, high = place.cast(dtypes.uint32), (place >> 32).cast(dtypes.uint32)
-        first, second = threefry.threefry((words[0], words[1]), (low, high))
-        return graph.reshape(first, shape), graph.reshape(second, shape)
+        return threefry.threefry((words[0], words[1]), (low, high))
+
+    def _number(self, value: int) -> UOp:
+        content = memoryview(array("Q", [value])).cast("B")
+        return runtime.from_bytes(content, dtypes.uint64, (1,), self.device)
 
     def _key_value(self) -> UOp:
         return self.key.uop.src[2] if self.key.uop.op is ops.ASSIGN else self.key.uop
+
+
+def _everywhere(one: UOp, shape: tuple[Any, ...]) -> UOp:
+    """The only element of a value at every place of a shape."""
+    return graph.expand(graph.reshape(one, (1,) * len(shape)), shape)
 
 
 _generators: dict[str, _Generator] = {}
