@@ -30,6 +30,7 @@ class Ranges:
     def __init__(self) -> None:
         self.count = 0
         self.reductions: dict[UOp, dict[int, UOp]] = {}
+        self.filled: dict[tuple[UOp, tuple[UOp, ...]], UOp] = {}
 
     def fresh(self, size: UOp | int, kind: str) -> UOp:
         """A new RANGE, inside all earlier ones; 0 where there is a single iteration."""
@@ -55,13 +56,36 @@ class Ranges:
             self.reductions[node] = known
         return known
 
+    def kept(self, node: UOp) -> UOp:
+        """The element of a CONTIGUOUS value that an INDEX node reads.
+
+        One row of the value, its last axis of more than one element, is computed into memory of the thread
+        before, in those loops that the other axes are; all users of the row share it.
+        """
+        value, gate, *indices = node.src
+        shape = value.shape
+        outer = max([axis for axis, size in enumerate(shape) if size != 1], default=0)
+        key = value, tuple(indices[:outer])
+        if key not in self.filled:
+            total = dims.upper(dims.product(shape[outer:]))
+            scratch = UOp(ops.SCRATCH, value.dtype, (), ("private", len(self.filled), (total,)))
+            loops = tuple([self.fresh(size, "loop") for size in shape[outer:]])
+            item = _index(value.src[0], (*indices[:outer], *loops))
+            store = UOp(ops.STORE, dtypes.void, (scratch, _position(loops, shape[outer:]), item, TRUE))
+            walked = tuple([loop for loop in loops if loop is not ZERO])
+            end = UOp(ops.END, dtypes.void, (store, *walked)) if walked else store
+            self.filled[key] = UOp(ops.AFTER, value.dtype, (scratch, end))
+        place = _position(tuple(indices[outer:]), shape[outer:])
+        return UOp(ops.LOAD, value.dtype, (self.filled[key], place, gate), 1)
+
 
 def lower_indexing(kernel: UOp) -> UOp:
     """SINK of STOREs over ranges, from a SINK of ASSIGN, SCATTER and SCAN statements over PARAMs."""
     ranges = Ranges()
     stores: list[UOp] = []
     for statement in kernel.src:
-        ranges.reductions.clear()  # statements share no loops: each is tiled by itself
+        ranges.reductions.clear()
+        ranges.filled.clear()  # statements share no loops: each is tiled by itself
         stores.append(_movement()(_statement(statement, ranges), ranges))
     return UOp(ops.SINK, dtypes.void, tuple(stores), kernel.arg)
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tinycore.codegen.carry import Carry, carry
+from tinycore.codegen.distribute import Distribute, distribute
 from tinycore.codegen.nest import TRUE
 from tinycore.codegen.staging import (
     GroupReduce,
@@ -106,7 +107,9 @@ class Stream:
         return "stream results"
 
 
-Action = Stream | Split | Bind | Merge | Order | Flatten | GroupReduce | Stage | StageInThread | Carry
+Action = (
+    Stream | Split | Bind | Merge | Order | Flatten | GroupReduce | Stage | StageInThread | Carry | Distribute
+)
 
 
 def apply(kernel: UOp, actions: Sequence[Action]) -> UOp:
@@ -377,5 +380,6 @@ _APPLY: dict[type, Callable[..., UOp]] = {
     Stage: stage,
     StageInThread: stage_in_thread,
     Carry: carry,
+    Distribute: distribute,
     Stream: lambda kernel, action: kernel,
 }

@@ -17,6 +17,9 @@ class RangeSource(Protocol):
     def reduce_ranges(self, node: UOp) -> dict[int, UOp]:
         """A RANGE (or a constant 0 for size 1) for each axis of the REDUCE that an INDEX node reads."""
 
+    def kept(self, node: UOp) -> UOp:
+        """The element of a kept value that an INDEX node reads, from memory that is filled before."""
+
 
 def dimension(size: Dim) -> UOp:
     """A dimension as an `index` node."""
@@ -31,6 +34,11 @@ def scalar(c: UOp) -> UOp:
 def reduce_ranges(context: RangeSource, n: UOp) -> dict[int, UOp]:
     """See `RangeSource`."""
     return context.reduce_ranges(n)
+
+
+def kept(context: RangeSource, n: UOp) -> UOp:
+    """See `RangeSource`."""
+    return context.kept(n)
 
 
 def loops_of(r: dict[int, UOp]) -> tuple[UOp, ...]:

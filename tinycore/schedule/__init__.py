@@ -17,6 +17,7 @@ from tinycore.ir import UOp, dims, dtypes, ops, substitute, toposort
 from tinycore.rules import origins
 from tinycore.rules.doors import Door, Observer, keys_of
 from tinycore.schedule.fuse import LEAVES, choose_stored
+from tinycore.schedule.kept import choose_kept
 from tinycore.schedule.kernels import Builder, Task, canonical_kernel, device_of, unaligned_read
 from tinycore.schedule.layouts import LaneBytes, choose_layouts, lanes_of, no_lanes
 from tinycore.schedule.memory import nbytes, plan
@@ -115,9 +116,12 @@ def _make(
         return lane_bytes(device_of(node, devices) or default_device)
 
     roots = split_by_image(roots, lambda node: lanes(node) > 0)
-    chosen = choose_layouts(roots, choose_stored(roots), lanes)
-    roots, stored = chosen.roots, chosen.stored
-    builder = Builder(stored, default_device, chosen.layouts)
+    stored = choose_stored(roots)
+    fused = choose_kept(roots, stored, (), lanes)
+    chosen = choose_layouts(roots, stored, lanes, fused.keys() | fused.values())
+    private = set(choose_kept(chosen.roots, chosen.stored, chosen.packed | chosen.layouts.keys(), lanes))
+    roots, stored = chosen.roots, chosen.stored - private
+    builder = Builder(stored, default_device, chosen.layouts, private)
     tasks = [builder.task(node) for node in toposort(roots) if node in stored]
     results = [builder.replace(root) if root.op not in LEAVES or root in stored else root for root in roots]
     results = _keep_versions(results, tasks, builder)

@@ -52,7 +52,7 @@ def trace(value: UOp) -> Trace:
     mixed: set[int] = set()
     node = value
     while node.op in MOVEMENT or node.op is ops.CAST:
-        entries = _below(node, entries, mixed)
+        entries = below(node, entries, mixed)
         node = node.src[0]
     return Trace(node, tuple(entries), frozenset(mixed))
 
@@ -63,12 +63,12 @@ def along(path: Sequence[UOp]) -> Trace:
     mixed: set[int] = set()
     for node in path[:-1]:
         if node.op in MOVEMENT:
-            entries = _below(node, entries, mixed)
+            entries = below(node, entries, mixed)
     return Trace(path[-1], tuple(entries), frozenset(mixed))
 
 
-def _below(node: UOp, entries: list[int], mixed: set[int]) -> list[int]:
-    """The entries of a movement op's source."""
+def below(node: UOp, entries: list[int], mixed: set[int]) -> list[int]:
+    """The entries of a movement op's source, from those of its result; `mixed` collects what is walked in parts."""
     source = node.src[0].shape
     if node.op in (ops.CAST, ops.FLIP):
         return entries

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from tinycore.errors import DeviceError
@@ -67,9 +67,14 @@ class Builder:
     """Turns stored values into tasks; one replacement memo serves the whole graph."""
 
     def __init__(
-        self, stored: set[UOp], default_device: str, layouts: Mapping[UOp, Layout] | None = None
+        self,
+        stored: set[UOp],
+        default_device: str,
+        layouts: Mapping[UOp, Layout] | None = None,
+        kept: Collection[UOp] = (),
     ) -> None:
         self.stored = stored
+        self.kept = kept
         self.default_device = default_device
         self.layouts = layouts or {}
         self.devices: dict[UOp, str | None] = {}
@@ -133,7 +138,10 @@ class Builder:
                     stack.extend(missing)
                     continue
                 src = tuple([self.replaced[operand] for operand in current.src])
-                self.replaced[current] = current if src == current.src else current.replace(src=src)
+                value = current if src == current.src else current.replace(src=src)
+                if current in self.kept:
+                    value = UOp(ops.CONTIGUOUS, value.dtype, (value,))
+                self.replaced[current] = value
                 stack.pop()
         return self.replaced[node]
 

@@ -14,7 +14,7 @@ Nothing changes for devices whose values have no lanes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tinycore.ir import Capabilities, UOp, dims, ops, toposort
@@ -90,13 +90,25 @@ class _Contraction:
         return entries[self.lanes] if entries[self.lanes] >= 0 else None
 
 
-def choose_layouts(roots: list[UOp], stored: set[UOp], lane_bytes_of: Callable[[UOp], int]) -> Layouts:
-    """See the module. `stored` is what `choose_stored` answered for these roots."""
-    return _Chooser(roots, stored, lane_bytes_of).run()
+def choose_layouts(
+    roots: list[UOp],
+    stored: set[UOp],
+    lane_bytes_of: Callable[[UOp], int],
+    fixed: Collection[UOp] = (),
+) -> Layouts:
+    """See the module. `stored` is what `choose_stored` answered for these roots; `fixed` stay as they are."""
+    return _Chooser(roots, stored, lane_bytes_of, fixed).run()
 
 
 class _Chooser:
-    def __init__(self, roots: list[UOp], stored: set[UOp], lane_bytes_of: Callable[[UOp], int]) -> None:
+    def __init__(
+        self,
+        roots: list[UOp],
+        stored: set[UOp],
+        lane_bytes_of: Callable[[UOp], int],
+        fixed: Collection[UOp],
+    ) -> None:
+        self.fixed = fixed
         self.roots, self.stored, self.lane_bytes_of = roots, stored, lane_bytes_of
         self.order = toposort(roots)
         self.visible = {_below_reshape(root) for root in roots}
@@ -106,6 +118,8 @@ class _Chooser:
 
     def run(self) -> Layouts:
         for node in self.order:
+            if node in self.fixed:
+                continue
             if node in self.stored and (node.op.elementwise or node.op in (ops.REDUCE, *MOVEMENT)):
                 self._decide(node)
         if not self.layouts and not self.packs:

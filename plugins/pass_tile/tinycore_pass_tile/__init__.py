@@ -7,6 +7,8 @@ stay in the kernel as data: `tinycore explain` prints them, and a search starts 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from functools import partial
 
 from tinycore.codegen.pipeline import Context
 from tinycore.codegen.tiling import Action, Merge, Order, Split, Stream, apply, ranges_of
@@ -14,6 +16,7 @@ from tinycore.ir import Capabilities, UOp, dims, ops
 from tinycore.rules import load
 from tinycore_pass_tile.analysis import Nest, bound, is_static, mergeable, nest_of, number, separate_rows
 from tinycore_pass_tile.contraction import choose_contraction
+from tinycore_pass_tile.kept import choose_kept
 from tinycore_pass_tile.lanes import choose_lanes
 from tinycore_pass_tile.transpose import choose_transpose
 from tinycore_pass_tile.windows import choose_windows
@@ -28,24 +31,33 @@ def run(kernel: UOp, context: Context) -> UOp:
     if not ranges_of(kernel):
         return kernel
     ids = itertools.count(max(ranges_of(kernel)) + 1)
-    actions: list[Action] = []
-    parallel = len(kernel.src) == 1
     capabilities = context.target.capabilities
-    for statement in kernel.src:
+    parallel = len(kernel.src) == 1
+    actions = choose_kept(kernel, capabilities, ids, partial(_in_thread, capabilities)) if parallel else []
+    for statement in kernel.src if not actions else ():
         nest = nest_of(statement)
         if not capabilities.workgroups:
             shared = parallel and (not nest.ordered or separate_rows(nest))
-            actions += (
-                choose_transpose(nest, capabilities, ids, shared)
-                or choose_windows(nest, capabilities, ids, shared)
-                or choose_contraction(nest, capabilities, ids, shared)
-                or choose_lanes(nest, capabilities, ids, shared)
-            )
+            actions += _on_lanes(nest, capabilities, ids, shared)
         elif parallel and not nest.ordered:
             actions += choose_workgroups(nest, capabilities, ids)
     if any(streams(statement, capabilities) for statement in kernel.src):
         actions.insert(0, Stream())  # later actions name ranges by the places that `Order` gives them
     return apply(kernel, actions if parallel else _one_order(actions))
+
+
+def _on_lanes(nest: Nest, capabilities: Capabilities, ids: Iterator[int], shared: bool) -> list[Action]:
+    return (
+        choose_transpose(nest, capabilities, ids, shared)
+        or choose_windows(nest, capabilities, ids, shared)
+        or choose_contraction(nest, capabilities, ids, shared)
+        or choose_lanes(nest, capabilities, ids, shared)
+    )
+
+
+def _in_thread(capabilities: Capabilities, nest: Nest, ids: Iterator[int]) -> list[Action]:
+    """The actions of a statement inside of loops that are shared by threads already."""
+    return [] if nest.ordered else _on_lanes(nest, capabilities, ids, False)
 
 
 def streams(store: UOp, capabilities: Capabilities) -> bool:

@@ -151,6 +151,12 @@ def _used_outside_addresses(store: UOp, wanted: UOp) -> bool:
         seen.add(node)
         if node.op is ops.LOAD:
             stack.append(node.src[2])
+            if node.src[0].op is ops.AFTER:
+                stack.extend(node.src[0].src[1:])
+        elif node.op is ops.STORE:
+            stack += node.src[2:]
+        elif node.op is ops.END:
+            stack.append(node.src[0])
         elif node.op is ops.REDUCE:
             stack.append(node.src[0])
             stack.extend(r.src[0] for r in node.src[1:])
