@@ -113,12 +113,15 @@ MOVEMENT = {
     "ix_reduce1": total(view(ops.RESHAPE, X, (4, 1, 6)), 1) * 2,
     "ix_reduce": total(X * Y, 1) * 2,
     "ix_gather": gather(X, K) * 2,
+    "ix_kept": total(X * Y, 1) * 2,
 }
 
 
 @pytest.mark.parametrize("name", MOVEMENT)
 def test_each_rule_of_movement_keeps_the_meaning(name: str) -> None:
     kernel = kernel_of(MOVEMENT[name])
+    if name == "ix_kept":  # the scheduler says so for larger values
+        kernel = kernel.substitute({n: contiguous(n) for n in kernel.toposort() if n.op is ops.MUL})
     arrays = arrays_for(kernel, {N: 5})
     with rules.trace() as found:
         after = indexed(kernel)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from tinycore.codegen.pipeline import Context
@@ -57,7 +58,7 @@ def _on_lanes(nest: Nest, capabilities: Capabilities, ids: Iterator[int], shared
 
 def _in_thread(capabilities: Capabilities, nest: Nest, ids: Iterator[int]) -> list[Action]:
     """The actions of a statement inside of loops that are shared by threads already."""
-    return [] if nest.ordered else _on_lanes(nest, capabilities, ids, False)
+    return [] if nest.ordered else _on_lanes(nest, replace(capabilities, threads=1), ids, False)
 
 
 def streams(store: UOp, capabilities: Capabilities) -> bool:

@@ -16,7 +16,7 @@ from tinycore.ir import Capabilities, UOp, ops
 from tinycore.rules import load
 from tinycore_pass_tile.analysis import Nest, bound, divisor_near, is_static, nest_of, number
 
-ROWS = 32
+ROWS = 64
 """Rows of a block: enough for register tiles and for operands to be read again out of a cache."""
 SERIAL_WORK = 1 << 14
 CHUNKS_PER_THREAD = 4
