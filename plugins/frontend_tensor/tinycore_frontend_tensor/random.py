@@ -53,7 +53,7 @@ class _Generator:
             self._offset = 0
         # Several draws are one write: the value that a pending write will store is read instead of its
         # result. Offsets are data, so that draws of one shape are one kernel wherever they stand.
-        now = self._start + self._number(self._offset) if self._offset else self._start
+        now = self._start + self._number(self._offset)
         if isinstance(count, int):
             self._offset += count
             following = self._start + self._number(self._offset)
