@@ -258,6 +258,7 @@ CASES = {
     "pixels of few filters": lambda: convolution_of_pixels(3, 8, 14, 3, 9, 5, padding=2),
     "pixels of inner windows": lambda: convolution_of_pixels(1, 8, 16, 4, 32, 3, padding=0),
     "pixels of many channels": lambda: convolution_of_pixels(1, 3, 4, 70, 64, 3, block=32),
+    "symbolic pixels": lambda: convolution_of_pixels(N, 5, 6, 3, 16, 3),
     "sequence": lambda: convolution_of_sequence(2, 30, 7, 32, 3),
     "gather": lambda: gather(x(30, 21), x(17, identity=2)) + 1,
     "scan": lambda: scan(x(13, 40), 0) + 0,

@@ -225,7 +225,15 @@ def test_compiling_takes_no_longer_for_larger_tensors():
     assert "global" in {str(r.arg[1]) for r in tiled(kernel, LANES).toposort() if r.op.name == "RANGE"}
 
 
-STAGED = ("pixels", "pixels odd", "pixels square", "pixels apart", "pixels of inner windows", "sequence")
+STAGED = (
+    "pixels",
+    "pixels odd",
+    "pixels square",
+    "pixels apart",
+    "pixels of inner windows",
+    "sequence",
+    "symbolic pixels",
+)
 
 
 @pytest.mark.parametrize("name", STAGED)

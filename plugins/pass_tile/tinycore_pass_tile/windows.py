@@ -93,13 +93,13 @@ def choose_windows(
 
 
 def _recognise(nest: Nest, lanes: int) -> _Windows | None:
-    if len(nest.reductions) != 1 or not all(is_static(loop) for loop in nest.loops):
+    if len(nest.reductions) != 1:
         return None
     reduction, ranges = nest.reductions[0]
     if reduction.arg[0] is not ops.ADD or not all(is_static(each) for each in ranges):
         return None
     for candidate in reversed(nest.loops):
-        if bound(candidate) >= lanes // 2:
+        if is_static(candidate) and bound(candidate) >= lanes // 2:
             found = _with_lanes_on(candidate, nest, nest.within(reduction), ranges)
             if found is not None:
                 return found
@@ -114,7 +114,7 @@ def _with_lanes_on(filters: UOp, nest: Nest, loads: list[Access], ranges: tuple[
     weights = [access for access in loads if access.stride(filters) != 0]
     walked: list[tuple[Dimension, ...]] = []
     for image in images:
-        dimensions = footprint(image.node, [*nest.loops, *ranges])
+        dimensions = footprint(image.node, [*filter(is_static, nest.loops), *ranges])
         if dimensions is None:
             return None
         walked.append(dimensions)
