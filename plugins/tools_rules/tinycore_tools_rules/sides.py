@@ -1,22 +1,27 @@
 """Both sides of a rule as terms that an order can compare.
 
-All constants are one symbol: whatever is built of constants alone is folded when it is built. The operands that
+All constants are one symbol: what is built of constants alone is folded when it is built. The operands that
 ``*xs`` stands for are one variable. What has no shape of its own (results of natives) raises Unordered.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tinycore.errors import TinycoreError
+from tinycore.ir import UOp, dtypes, ops
 from tinycore.ir.ops import TABLE
 from tinycore.rules import syntax as s
 from tinycore.rules.builtins import FUNCTIONS
 from tinycore.rules.expand import OP_CLASSES, names_in, nodes_in
+from tinycore.rules.fold import fold
 from tinycore_tools_rules.subsume import Row
 
 CONST = "CONST"
@@ -37,7 +42,8 @@ class Unordered(Exception):
 class Term:
     """A symbol and its operands; a variable has a name and no symbol.
 
-    `size` counts its symbols and variables. `many` says that it stands for any number of terms of this form:
+    `size` counts its symbols and variables. Of a constant, `known` says that its value is there when the result is
+    built: then ops of constants are folded at once. `many` says that it stands for any number of terms of this form:
     what a comprehension makes.
 
     >>> Term("ADD", (Term(name="x"), Term("CONST")))
@@ -49,6 +55,7 @@ class Term:
     name: str = ""
     many: bool = False
     size: int = field(default=1, compare=False)
+    known: bool = field(default=True, compare=False)
 
     def __repr__(self) -> str:
         inside = f"({', '.join(map(repr, self.operands))})" if self.operands else ""
@@ -154,7 +161,7 @@ def _pattern(pattern: s.Pattern, captured: dict[str, Term]) -> Term:
         return found
     if isinstance(pattern, s.Apply):
         if pattern.ops == (CONST,):
-            return Term(CONST)
+            return Term(CONST, known=False)
         return Term(pattern.ops[0], tuple([_pattern(operand, captured) for operand in pattern.operands]))
     if isinstance(pattern, (s.Constant, s.Literal)):
         if isinstance(pattern, s.Constant):
@@ -201,7 +208,7 @@ class _Right:
         raise Unordered(f"the result has a {type(e).__name__.lower()}, whose size is not known")
 
     def _node(self, op: str, operands: tuple[Term, ...]) -> Term:
-        if TABLE[op].elementwise and all(operand == Term(CONST) for operand in operands):
+        if all(operand == Term(CONST) and operand.known for operand in operands) and _folds(op):
             return Term(CONST)
         size = 1 + sum(operand.size for operand in operands)
         if size > _LARGEST:
@@ -244,6 +251,22 @@ class _Right:
         if e.name in _NUMBERS or FUNCTIONS[e.name].result([]) == "num":
             return Term(CONST)
         raise Unordered(f"{e.name}() makes the result")
+
+
+@functools.cache
+def _folds(name: str) -> bool:
+    """Whether an op of constants is folded when it is built."""
+    op = TABLE[name]
+    if not op.elementwise:
+        return False
+    for dtype in (dtypes.int32, dtypes.float32, dtypes.bool_):
+        one, yes = UOp.const(dtype, 1), UOp.const(dtypes.bool_, True)
+        operands = tuple([yes if spec == "Bool" else one for spec in op.operands])
+        with contextlib.suppress(TypeError, ValueError, TinycoreError):
+            result = dtypes.bool_ if op.dtype == "bool" else dtype
+            if fold(op, result, operands).op is ops.CONST:
+                return True
+    return False
 
 
 def _targets(target: Any) -> Iterator[str]:
