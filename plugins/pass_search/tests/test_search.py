@@ -199,6 +199,22 @@ def test_the_time_box_holds_and_progress_is_told():
     assert isinstance(found.tried, Counter)
 
 
+def test_a_kernel_that_takes_nothing_is_not_searched():
+    measurer = Invented(by_size)
+    found = climb(small(), BASE, LANES, measurer, 20.0, least=100.0)
+    assert found.actions == BASE and found.finished and not found.tried and not measurer.order
+
+
+def test_a_kernel_gets_time_by_what_it_takes():
+    def slow(actions):
+        time.sleep(0.05)
+        return 0.1 if actions == BASE else 0.2
+
+    start = time.monotonic()
+    assert not climb(small(), BASE, LANES, Invented(slow), 60.0, share=1.0).finished
+    assert time.monotonic() - start < 20
+
+
 def test_a_clock_runs_out():
     clock = Clock(0.01)
     time.sleep(0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import Counter
@@ -154,6 +155,9 @@ def climb(
     seconds: float,
     seed: int = 0,
     progress: Callable[[float, float, int], None] = lambda first, best, tried: None,
+    *,
+    least: float = 0.0,
+    share: float = math.inf,
 ) -> Outcome:
     """Look for a faster list of actions than `base`.
 
@@ -165,11 +169,17 @@ def climb(
     seconds: the time box of trying candidates. It is passed by the last of them at most.
     seed: of the order in which candidates are tried.
     progress: called after each candidate with the seconds of `base`, of the best, and how many were tried.
+    least: kernels that take fewer seconds than this are not searched: there is nothing to gain.
+    share: seconds of searching for each second that the untuned kernel takes, but a second at least.
 
     Raises CompileError when the untuned kernel cannot be measured. No candidate makes it raise.
     """
     start: Measured = measurer.start(base, START_PATIENCE)
-    clock = Clock(seconds)  # not before: how long a process takes to start says nothing about the kernel
+    if start.seconds < least:
+        return Outcome(tuple(base), tuple(base), start.seconds, start.seconds, Counter(), 0.0, True)
+    clock = Clock(
+        min(seconds, max(1.0, share * start.seconds))
+    )  # not before: how long a process takes to start says nothing about the kernel
     if start.status != "ok":
         raise CompileError("the untuned kernel cannot be measured", hint=start.why)
     state = _Climb(kernel, capabilities, measurer, clock, random.Random(seed), progress)

@@ -20,6 +20,9 @@ from tinycore.ir import Capabilities, UOp, ops
 PARALLEL = frozenset({"global", "local"})
 """Kinds that only ranges of a store may be bound to: iterations of a reduction would race."""
 TAILS: tuple[Tail, ...] = get_args(Tail)
+COPIED = frozenset({"vector", "unroll"})
+"""Kinds whose iterations are written out."""
+LONGEST = 64
 UNROLLS = (2, 4, 8)
 
 
@@ -202,7 +205,7 @@ def _kinds(state: _State, position: int, action: Bind) -> Iterator[Move]:
         return  # a work-group is rebuilt by other sizes, not by binding less
     if action.kind != "loop":
         yield Move("bind", _replaced(state, position, (replace(action, kind=str(node.arg[1])),)))
-    if action.kind in ("vector", "loop") and (_bound(node) or 99) <= 16:
+    if action.kind in ("vector", "loop") and (_bound(node) or LONGEST) <= LONGEST // 4:
         yield Move("bind", _replaced(state, position, (replace(action, kind="unroll"),)))
 
 
@@ -218,9 +221,16 @@ def _exchanged(state: _State) -> Iterator[Move]:
             continue
         if PARALLEL & {a.kind, b.kind} and first.arg[1] != second.arg[1]:
             continue
+        if not (_fits(first, b.kind) and _fits(second, a.kind)):
+            continue
         changed = list(state.actions)
         changed[i], changed[j] = replace(a, kind=b.kind), replace(b, kind=a.kind)
         yield Move("exchange", tuple(changed))
+
+
+def _fits(node: UOp, kind: str) -> bool:
+    """Whether a range is short enough for lanes or copies: code must not explode."""
+    return kind not in COPIED or (_bound(node) or LONGEST + 1) <= LONGEST
 
 
 # --- the order of loops -----------------------------------------------------------------------------------

@@ -49,6 +49,9 @@ class Progress:
         if not self._open:
             self._open = True
             self._console.print(self._opening)
+        if not self._console.is_terminal:
+            yield lambda first, best, tried: None
+            return
         columns = (TextColumn("{task.description:30}"), BarColumn(), TextColumn("{task.fields[state]}"))
         start = time.monotonic()
         with Bars(*columns, console=self._console, transient=True) as bars:
@@ -61,15 +64,15 @@ class Progress:
             yield show
 
     def found(self, name: str, outcome: Outcome) -> None:
-        """A kernel is done."""
-        if self._quiet:
+        """A kernel is done. Nothing is said of those that take too little to be searched: there are many."""
+        if self._quiet or not outcome.tried:
             return
         counts = ", ".join(f"{count} {status}" for status, count in sorted(outcome.tried.items()))
         if outcome.actions == outcome.base:
             result = f"{show_time(outcome.before)}, nothing faster"
         else:
             result = f"{show_time(outcome.before)} -> {show_time(outcome.after)} ({outcome.speedup:.2f} times faster)"
-        self._console.print(f"{name:30} {result}; {counts or 'nothing tried'}", soft_wrap=True)
+        self._console.print(f"{name:30} {result}; {counts}", soft_wrap=True)
 
     def end(self) -> None:
         """Nothing more is shown."""

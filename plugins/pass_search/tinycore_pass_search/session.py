@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from tinycore_pass_search.progress import Progress
 
 KERNEL_SECONDS = 10.0
+LEAST_SECONDS = 1e-5
+"""Kernels that take less are as fast as a launch; time is better spent on others."""
+SHARE = 5000.0
+"""Seconds of searching for each second of a kernel: those that take long gain most."""
 
 
 class SearchWarning(UserWarning):
@@ -128,7 +132,17 @@ def _search(kernel: UOp, context: Context, base: Sequence[Action], tuning: Tunin
     measurer = ChildMeasurer(tuning.child, kernel, context.target)
     try:
         with tuning.progress.kernel(name, seconds) as show:
-            outcome = climb(kernel, base, capabilities, measurer, seconds, tuning.seed, show)
+            outcome = climb(
+                kernel,
+                base,
+                capabilities,
+                measurer,
+                seconds,
+                tuning.seed,
+                show,
+                least=LEAST_SECONDS,
+                share=SHARE,
+            )
     except TinycoreError as error:
         _warn(name, f"{error.what}: {error.hint}" if error.hint else error.what)
         return None
