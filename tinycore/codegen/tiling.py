@@ -27,6 +27,7 @@ from tinycore.codegen.staging import (
     GroupReduce,
     Stage,
     StageInThread,
+    check_strips,
     group_reduce,
     stage,
     stage_in_thread,
@@ -116,7 +117,8 @@ def apply(kernel: UOp, actions: Sequence[Action]) -> UOp:
     """The kernel with the actions carried out in order.
 
     A range that an earlier action declared but did not need (one iteration, no rest) has gone, and actions on
-    it do nothing. Raises CompileError for an action on a range that never was.
+    it do nothing. Raises CompileError for an action on a range that never was, and for actions that cannot
+    go together.
     """
     declared: set[int] = set()
     for action in actions:
@@ -129,6 +131,8 @@ def apply(kernel: UOp, actions: Sequence[Action]) -> UOp:
         ):
             continue
         kernel = _APPLY[type(action)](kernel, action)
+    if any(isinstance(action, StageInThread) for action in actions):
+        check_strips(kernel)
     return kernel.replace(arg=(*(kernel.arg or ()), *actions))
 
 

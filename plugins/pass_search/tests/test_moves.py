@@ -12,7 +12,8 @@ from tinycore_pass_search.moves import neighbours, safe
 
 from tinycore.codegen.compile import assemble
 from tinycore.codegen.pipeline import BEFORE_TILE, Context, after_tile
-from tinycore.codegen.tiling import GroupReduce, Split, apply
+from tinycore.codegen.staging import StageInThread
+from tinycore.codegen.tiling import Bind, GroupReduce, Split, apply
 from tinycore.errors import CompileError
 
 NAMES = (
@@ -25,7 +26,7 @@ NAMES = (
     "column sums",
     "convolution",
 )
-SAMPLE = 25
+SAMPLE = 16
 
 
 def chosen(kernel, target):
@@ -93,6 +94,20 @@ def test_nothing_parallel_is_given_to_a_reduction():
                                 "unroll",
                                 "vector",
                             }, [str(a) for a in move.actions]
+
+
+def test_a_strip_is_not_filled_by_iterations_that_are_written_out():
+    (kernel,) = kernels_of(CASES["pixels"]())
+    kernel, base = chosen(kernel, LANES)
+    assert any(isinstance(action, StageInThread) for action in base)
+    inside = {number for action in base if isinstance(action, StageInThread) for number in action.inside}
+    refused = 0
+    for position, action in enumerate(base):
+        if isinstance(action, Bind) and action.kind == "global" and action.range not in inside:
+            with pytest.raises(CompileError, match="strip"):
+                apply(kernel, [*base[:position], Bind(action.range, "unroll"), *base[position + 1 :]])
+            refused += 1
+    assert refused
 
 
 def test_a_list_that_does_not_fit_is_a_compile_error():

@@ -73,8 +73,10 @@ def neighbours(kernel: UOp, actions: Sequence[Action], capabilities: Capabilitie
             yield from _kinds(state, position, action)
         elif isinstance(action, Order):
             yield from _orders(state, position, action)
-        elif isinstance(action, Stage | StageInThread):
-            yield Move("stage", _replaced(state, position, ()))
+        elif isinstance(action, Stage):
+            yield from _without(state, position, "stage", {action.copy})
+        elif isinstance(action, StageInThread):
+            yield from _without(state, position, "stage", set(action.copies))
         elif isinstance(action, Stream):
             yield Move("stream", _replaced(state, position, ()))
     if not capabilities.workgroups and Stream() not in state.actions:
@@ -164,23 +166,26 @@ def _tails(state: _State, position: int, action: Split) -> Iterator[Move]:
 
 
 def _without_split(state: _State, position: int, action: Split) -> Iterator[Move]:
-    """The range whole again; what was decided about its parts goes with them."""
-    gone = {action.outer, action.inner} | ({action.rest} if action.rest >= 0 else set())
+    """The range whole again."""
+    rests = {action.rest} if action.rest >= 0 else set()
+    if not _refers_after_order(state):
+        yield from _without(state, position, "split", {action.outer, action.inner} | rests, action.range)
+
+
+def _without(state: _State, position: int, kind: str, gone: set[int], whole: int = -1) -> Iterator[Move]:
+    """The list without an action; what was decided about the ranges that it made goes with it."""
     kept: list[Action] = []
     for later in state.actions[position + 1 :]:
         if isinstance(later, Order):
-            kept.append(Order(_merged(later.ranges, gone, action.range)))
+            kept.append(Order(_merged(later.ranges, gone, whole)))
             gone = set()  # `Order` gives new ids
         elif isinstance(later, Split) and later.range in gone:
-            gone |= {later.outer, later.inner} | ({later.rest} if later.rest >= 0 else set())
-        elif gone & _numbers(later):
-            if not isinstance(later, Bind):
-                return
-        else:
+            gone = gone | {later.outer, later.inner} | ({later.rest} if later.rest >= 0 else set())
+        elif not gone & _numbers(later):
             kept.append(later)
-    changed = (*state.actions[:position], *kept)
-    if not _refers_after_order(state):
-        yield Move("split", changed)
+        elif not isinstance(later, Bind):
+            return
+    yield Move(kind, (*state.actions[:position], *kept))
 
 
 def _merged(listed: Sequence[int], gone: set[int], whole: int) -> tuple[int, ...]:
@@ -189,7 +194,7 @@ def _merged(listed: Sequence[int], gone: set[int], whole: int) -> tuple[int, ...
     for number in listed:
         if number not in gone:
             found.append(number)
-        elif whole not in found:
+        elif whole >= 0 and whole not in found:
             found.append(whole)
     return tuple(found)
 
