@@ -16,6 +16,7 @@ import itertools
 from collections.abc import Sequence
 
 from tinycore.codegen.address import Address, address_of, splat, spread, summed
+from tinycore.codegen.dots import dot
 from tinycore.codegen.nest import (
     GRID_KINDS,
     Block,
@@ -466,7 +467,7 @@ class _Linearizer:
             for env in environments:
                 both = tuple(sorted(env + copy, key=lambda pair: id_of(pair[0])))
                 accumulator = accumulators[env, copy if separate else ()]
-                self._accumulate(op, node.src[0], accumulator, both, width)
+                self._accumulate(node, accumulator, both, width)
         innermost = self.path[-1].opening if loops else None
         self._close_to(depth)
         for env in environments:
@@ -480,17 +481,16 @@ class _Linearizer:
             self.path[depth].values[node, env] = result
         self._resume(kept)
 
-    def _accumulate(self, op: Op, value: UOp, accumulator: UOp, environment: Environment, width: int) -> None:
-        depth = len(self.path) - 1
+    def _accumulate(self, node: UOp, accumulator: UOp, environment: Environment, width: int) -> None:
+        depth, op, value = len(self.path) - 1, node.arg[0], node.src[0]
         fused = op is ops.ADD and value.op is ops.MUL and value.dtype.is_float and self.target.has(ops.FMA)
-        if fused:  # the order of a reduction is unspecified, and so is its rounding
-            parts = [self._value(operand, environment) for operand in value.src]
-        else:
-            parts = [self._value(value, environment)]
-        if width:
-            parts = [self._splat(part, width) for part in parts]
-        src = (*parts, accumulator) if fused else (accumulator, *parts)
-        step = self._place(UOp(ops.FMA if fused else op, accumulator.dtype, src), depth)
+        step = dot(node, accumulator, width, lambda node: self._value(node, environment), self._place)
+        if step is None:
+            # The order of a reduction is unspecified, and so is its rounding.
+            parts = [self._value(part, environment) for part in (value.src if fused else (value,))]
+            parts = [self._splat(part, width) for part in parts] if width else parts
+            src = (*parts, accumulator) if fused else (accumulator, *parts)
+            step = self._place(UOp(ops.FMA if fused else op, accumulator.dtype, src), depth)
         update = UOp(ops.UPDATE, dtypes.void, (accumulator, step))
         self.path[depth].items.append(update)
 

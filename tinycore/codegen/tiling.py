@@ -22,6 +22,7 @@ from typing import Literal
 
 from tinycore.codegen.carry import Carry, carry
 from tinycore.codegen.distribute import Distribute, distribute
+from tinycore.codegen.dots import Offset, as_dots, offset
 from tinycore.codegen.nest import TRUE
 from tinycore.codegen.staging import (
     GroupReduce,
@@ -57,7 +58,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """Say what a range is bound to: loop, global, local, vector, unroll."""
+    """Say what a range is bound to: loop, global, local, vector, unroll, group."""
 
     range: int
     kind: str
@@ -109,7 +110,18 @@ class Stream:
 
 
 Action = (
-    Stream | Split | Bind | Merge | Order | Flatten | GroupReduce | Stage | StageInThread | Carry | Distribute
+    Stream
+    | Split
+    | Bind
+    | Merge
+    | Order
+    | Flatten
+    | GroupReduce
+    | Stage
+    | StageInThread
+    | Carry
+    | Distribute
+    | Offset
 )
 
 
@@ -329,7 +341,8 @@ def _closes(statement: UOp, old: UOp) -> bool:
 def _bind(kernel: UOp, action: Bind) -> UOp:
     old = _range(kernel, action.range)
     new = old.replace(arg=(action.range, action.kind))
-    return _everywhere(kernel, old, new, (new,))
+    kernel = _everywhere(kernel, old, new, (new,))
+    return as_dots(kernel, new) if action.kind == "group" else kernel
 
 
 def _merge(kernel: UOp, action: Merge) -> UOp:
@@ -385,5 +398,6 @@ _APPLY: dict[type, Callable[..., UOp]] = {
     StageInThread: stage_in_thread,
     Carry: carry,
     Distribute: distribute,
+    Offset: offset,
     Stream: lambda kernel, action: kernel,
 }

@@ -201,6 +201,10 @@ class _Kernel:
             return constant(node.dtype, node.arg[0]).reshape((1,) * len(self.axes))
         if op is ops.VARIABLE:
             return np.full((1,) * len(self.axes), self.bindings.value(node), np.int64)
+        if op is ops.DOT:
+            start, *factors = operands
+            product = MEANING[ops.MUL](node.dtype, *[MEANING[ops.CAST](node.dtype, f) for f in factors])
+            return np.asarray(MEANING[ops.ADD](node.dtype, start, product))
         if op is ops.LOAD:
             return self._load(node, *operands)
         if op is ops.AFTER:

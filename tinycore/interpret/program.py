@@ -346,6 +346,13 @@ class _Run:
             items = max(len(operand) for operand in operands)
             both = [np.broadcast_to(operand, (items, operand.shape[1])) for operand in operands]
             return np.concatenate(both, axis=1)[:, list(node.arg)]
+        if op is ops.DOT:
+            start, left, right = operands
+            products = MEANING[ops.MUL](
+                node.dtype, *[MEANING[ops.CAST](node.dtype, x) for x in (left, right)]
+            )
+            sums = reduce_axes(ops.ADD, node.dtype, products.reshape(len(products), node.shape[0], -1), (2,))
+            return np.asarray(MEANING[ops.ADD](node.dtype, start, sums[:, :, 0]))
         if op is ops.LANE_REDUCE:
             return reduce_axes(node.arg, node.dtype, operands[0], (1,))[:, 0]
         if op in (ops.CONST, ops.VARIABLE, ops.IOTA):

@@ -10,7 +10,7 @@ from tinycore.ir import bounds, dims, dtypes, shapes
 from tinycore.ir import uop as _uop
 from tinycore.ir.dtypes import DType
 from tinycore.ir.ops import Op, ops
-from tinycore.ir.target import Capabilities, Target
+from tinycore.ir.target import Capabilities, Dot, Target
 from tinycore.ir.uop import Dim, Shape, UOp, substitute, toposort
 
 _uop._facts.shape = shapes.infer
@@ -21,6 +21,7 @@ __all__ = [
     "Capabilities",
     "DType",
     "Dim",
+    "Dot",
     "Op",
     "Shape",
     "Target",

@@ -255,7 +255,8 @@ _row("SINK", "*Any", "info", "void", "scalar", "Roots of a graph: tensors, or th
 
 # --- kernel level -----------------------------------------------------------------------------------------
 _row("RANGE", "Index", "id kind", "index", "scalar",
-     "0..bound-1; `kind` says what it is bound to: loop, ordered, reduce, global, local, vector, unroll. "
+     "0..bound-1; `kind` says what it is bound to: loop, ordered, reduce, global, local, vector, unroll, "
+     "group (summed by DOT). "
      "Lower ids are outer loops.", levels=LOWERED, bounds="range")
 _row("INDEX", "T:Any Bool *Index", "", "T", "scalar",
      "One element of a tensor value, guarded: where the guard is false no memory is read, and the value is "
@@ -284,6 +285,10 @@ _row("IOTA", "", "dtype lanes", "attribute", "iota", "0, 1, ... lanes-1.", level
 _row("SPLAT", "T:Any", "lanes", "T", "splat", "A scalar in every lane.", levels=PROGRAM, bounds="same")
 _row("SHUFFLE", "T:Any T", "indices", "T", "shuffle",
      "Lane k of the result is lane indices[k] of a and b written one after the other.", levels=PROGRAM)
+_row("DOT", "T:Number S:Number R:Number", "", "T", "same",
+     "acc + sums of products: lane i adds a[k] * b[k] of the i-th group of neighbours k; sums of floats are rounded "
+     "in unspecified order. At kernel level groups are single products, reduced over a range of kind group.",
+     levels=LOWERED)
 _row("LANE_REDUCE", "T:Any", "op", "T", "scalar", "Combines the lanes of a value into a scalar.", levels=PROGRAM)
 
 # fmt: on

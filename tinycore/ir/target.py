@@ -40,6 +40,16 @@ BASIC_OPS: frozenset[Op] = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class Dot:
+    """A kind of DOT: groups of `size` products of `left` and `right` are summed in `accumulator`."""
+
+    accumulator: DType
+    left: DType
+    right: DType
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a device can do. Claims; the conformance kit proves them.
 
@@ -59,6 +69,7 @@ class Capabilities:
     gather: whether loads with a vector index are possible.
     max_buffers: most buffers that one kernel may have; None for no limit.
     cache_bytes: sizes of the caches, nearest first.
+    dots: kinds of DOT that the renderer writes natively, for registers of `vector_bytes`.
     """
 
     ops: frozenset[Op] = BASIC_OPS
@@ -74,6 +85,7 @@ class Capabilities:
     gather: bool = True
     max_buffers: int | None = None
     cache_bytes: tuple[int, ...] = ()
+    dots: tuple[Dot, ...] = ()
 
     def has(self, op: Op) -> bool:
         """Whether the renderer writes this op natively (what rules ask as `target.has(SQRT)`)."""

@@ -31,7 +31,7 @@ CONTEXT = 4
 
 LOOP_KINDS = ("loop", "ordered", "reduce")
 RANGE_KINDS = {
-    "kernel": (*LOOP_KINDS, "global", "local", "vector", "unroll"),
+    "kernel": (*LOOP_KINDS, "global", "local", "vector", "unroll", "group"),
     "program": (*LOOP_KINDS, "global", "local"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tinycore.errors import VerifyError
+from tinycore.ir import dims
 from tinycore.ir.ops import ops
 from tinycore.ir.uop import UOp
 from tinycore.ir.verify import LOOP_KINDS, RANGE_KINDS, Invalid, check_one, in_context
@@ -90,6 +91,8 @@ def _check_lanes(node: UOp) -> None:
         raise Invalid("its operand has lanes already")
     elif op is ops.SHUFFLE:
         _check_shuffle(node)
+    elif op is ops.DOT:
+        _check_dot(node)
     elif op is ops.LANE_REDUCE and len(node.src[0].shape) != 1:
         raise Invalid("its operand has no lanes")
     elif op is ops.UPDATE and node.src[0].shape != node.src[1].shape:
@@ -108,6 +111,13 @@ def _check_shuffle(node: UOp) -> None:
         )
     if not node.arg or any(not 0 <= place < 2 * shapes[0][0] for place in node.arg):
         raise Invalid(f"the indices {node.arg} are not lanes of two operands of shape {shapes[0]}")
+
+
+def _check_dot(node: UOp) -> None:
+    lanes, left, right = (operand.shape for operand in node.src)
+    whole = len(lanes) == len(left) == 1 and dims.upper(left[0]) % dims.upper(lanes[0]) == 0
+    if not whole or left != right:
+        raise Invalid(f"groups for lanes of shape {lanes} do not come in the shapes {left}, {right}")
 
 
 def _check_access(node: UOp) -> None:

@@ -12,7 +12,7 @@ from tinycore_codegen_llvm import fingerprint as renderer_fingerprint
 
 from tinycore.ir import dtypes
 from tinycore.ir.ops import ops
-from tinycore.ir.target import BASIC_OPS, Capabilities, Target
+from tinycore.ir.target import BASIC_OPS, Capabilities, Dot, Target
 from tinycore_backend_cpu.compile import fingerprint
 from tinycore_backend_cpu.pool import available_threads
 
@@ -52,6 +52,7 @@ def host_target() -> Target:
         threads=available_threads(),
         index_bits=(64, 32),
         cache_bytes=cache_sizes(),
+        dots=dot_kinds(platform.machine(), processor_features()) if vector_bytes == 64 else (),
     )
     return Target(NAME, platform.machine(), capabilities, f"{fingerprint()}-{renderer_fingerprint()}")
 
@@ -68,6 +69,21 @@ def vector_unit(machine: str, features: frozenset[str]) -> tuple[int, int]:
         # Where the features cannot be read, assume what every processor sold in the last decade has.
         return (32, 16) if "avx2" in features or not features else (16, 16)
     return (16, 32) if machine in ("aarch64", "arm64", "ARM64") else (16, 16)
+
+
+def dot_kinds(machine: str, features: frozenset[str]) -> tuple[Dot, ...]:
+    """Which sums of products in groups are instructions on 64-byte registers.
+
+    >>> [dot.size for dot in dot_kinds("x86_64", frozenset({"avx512_vnni"}))]
+    [4]
+    """
+    if machine not in ("x86_64", "AMD64"):
+        return ()
+    kinds = {
+        "avx512_bf16": Dot(dtypes.float32, dtypes.bfloat16, dtypes.bfloat16, 2),
+        "avx512_vnni": Dot(dtypes.int32, dtypes.uint8, dtypes.int8, 4),
+    }
+    return tuple([kind for feature, kind in kinds.items() if feature in features])
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from tinycore.ir import Dim, Op, UOp, dtypes, ops
 from tinycore_codegen_llvm.arithmetic import elementwise, lane_reduce
 from tinycore_codegen_llvm.body import Body
 from tinycore_codegen_llvm.casts import cast
+from tinycore_codegen_llvm.dots import dot
 from tinycore_codegen_llvm.flavour import Flavour
 from tinycore_codegen_llvm.memory import Memory, displacement, elements, splat
 from tinycore_codegen_llvm.streaming import stream, streamed_runs
@@ -221,6 +222,10 @@ class _Renderer:
                 f"shufflevector {register.text} {a}, {register.text} {b}, <{len(node.arg)} x i32> <{places}>",
             )
 
+    def _dot(self, position: int, node: UOp) -> None:
+        if node in self.needed:
+            self.values[node] = dot(self.body, node, *[self.value(operand) for operand in node.src])
+
     def _lane_reduce(self, position: int, node: UOp) -> None:
         if node in self.needed:
             self.values[node] = lane_reduce(self.body, self.flavour, node, self.value(node.src[0]))
@@ -349,6 +354,7 @@ _HANDLERS = {
     ops.STORE: _Renderer._store,
     ops.SPLAT: _Renderer._splat,
     ops.SHUFFLE: _Renderer._shuffle,
+    ops.DOT: _Renderer._dot,
     ops.LANE_REDUCE: _Renderer._lane_reduce,
     ops.AFTER: _Renderer._after,
     ops.ACCUMULATOR: _Renderer._accumulator,

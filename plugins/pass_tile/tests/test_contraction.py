@@ -10,7 +10,8 @@ import tinycore_pass_tile.contraction as contraction
 from kernels import LANES, arrays_for, kernels_of, lowered, matmul, meaning, permute, run, tiled, x
 from test_same_results import launch
 
-from tinycore.ir import UOp, dtypes, ops
+from tinycore.interpret import interpret_kernel
+from tinycore.ir import Dot, UOp, dtypes, ops
 from tinycore.runtime.device import Signature
 from tinycore.runtime.devices import get_device
 
@@ -75,6 +76,90 @@ def test_on_a_device(name, threads):
     arrays = arrays_for(kernel, 0)
     found = launch(device, executable, program, arrays, 0)
     np.testing.assert_array_equal(found, meaning(kernel, arrays, 0))
+
+
+DOTS = dataclasses.replace(
+    LANES,
+    capabilities=dataclasses.replace(
+        LANES.capabilities,
+        dots=(
+            Dot(dtypes.float32, dtypes.bfloat16, dtypes.bfloat16, 2),
+            Dot(dtypes.int32, dtypes.uint8, dtypes.int8, 4),
+        ),
+    ),
+)
+
+
+def summed(left, right, dtype):
+    """A product whose factors are cast before they are multiplied."""
+    return matmul(left.cast(dtype), right.cast(dtype))
+
+
+def narrow(rows, steps, columns, dtypes_, into, turned=False):
+    right = x(columns, steps, identity=2, dtype=dtypes_[1]) if turned else None
+    right = permute(right, 1, 0) if turned else x(steps, columns, identity=2, dtype=dtypes_[1])
+    return summed(x(rows, steps, dtype=dtypes_[0]), right, into)
+
+
+BYTES, HALVES = (dtypes.int8, dtypes.int8), (dtypes.bfloat16, dtypes.bfloat16)
+GROUPED = {
+    "bytes": lambda: narrow(48, 64, 64, BYTES, dtypes.int32),
+    "odd bytes": lambda: narrow(53, 43, 37, BYTES, dtypes.int32),
+    "bytes in blocks": lambda: narrow(50, 512, 40, BYTES, dtypes.int32),
+    "weights of bytes": lambda: narrow(49, 66, 50, BYTES, dtypes.int32, turned=True),
+    "unsigned and signed": lambda: narrow(49, 67, 50, (dtypes.uint8, dtypes.int8), dtypes.int32),
+    "halves": lambda: narrow(48, 64, 64, HALVES, dtypes.float32),
+    "odd halves": lambda: narrow(51, 63, 35, HALVES, dtypes.float32),
+    "halves in blocks": lambda: narrow(50, 256, 40, HALVES, dtypes.float32),
+    "weights of halves": lambda: narrow(49, 45, 50, HALVES, dtypes.float32, turned=True),
+    "a batch of halves": lambda: summed(
+        x(3, 49, 32, dtype=dtypes.bfloat16), x(3, 32, 40, identity=2, dtype=dtypes.bfloat16), dtypes.float32
+    ),
+}
+
+
+def signed(arrays, seed=1):
+    """Elements of both signs, the extremes among them (sums of the halves stay exact)."""
+    random = np.random.default_rng(seed)
+    for slot, array in arrays.items():
+        low, high = (
+            (-128, 128) if array.dtype == np.int8 else (0, 256) if array.dtype == np.uint8 else (-9, 9)
+        )
+        arrays[slot] = random.integers(low, high, array.size).astype(array.dtype)
+    return arrays
+
+
+@pytest.mark.parametrize("name", sorted(GROUPED))
+def test_groups_interpreted(name):
+    (kernel,) = kernels_of(GROUPED[name]())
+    arrays = signed(arrays_for(kernel, 0))
+    wanted = meaning(kernel, arrays, 0)
+    kernel_level = {slot: array.copy() for slot, array in arrays.items()}
+    interpret_kernel(tiled(kernel, DOTS), kernel_level, {})
+    np.testing.assert_array_equal(kernel_level[0], wanted)
+    program = lowered(kernel, DOTS)
+    assert any(node.op is ops.DOT for node in program.linear.src)
+    np.testing.assert_array_equal(run(program, arrays, 0), wanted)
+
+
+@pytest.mark.parametrize("name", sorted(GROUPED))
+def test_groups_on_a_device(name):
+    device = get_device("CPU")
+    if not device.target.capabilities.dots:
+        pytest.skip("this processor sums no groups")
+    (kernel,) = kernels_of(GROUPED[name]())
+    program = lowered(kernel, device.target)
+    signature = Signature(program.name, len(program.parameters), 0, program.group)
+    executable = device.load(device.compile(device.render(program), program.name), signature)
+    arrays = signed(arrays_for(kernel, 0))
+    found = launch(device, executable, program, arrays, 0)
+    np.testing.assert_array_equal(found, meaning(kernel, arrays, 0))
+
+
+def test_groups_only_where_the_target_has_them():
+    for name in sorted(GROUPED):
+        (kernel,) = kernels_of(GROUPED[name]())
+        assert not any(node.op is ops.DOT for node in lowered(kernel, LANES).linear.src)
 
 
 def test_long_reductions_go_in_blocks():

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tinycore.codegen.carry import Carry
+from tinycore.codegen.dots import Offset
 from tinycore.codegen.footprint import footprint
+from tinycore.codegen.nest import TRUE
 from tinycore.codegen.staging import StageInThread
 from tinycore.codegen.tiling import Action, Bind, Order, Split, Tail
-from tinycore.ir import Capabilities, UOp, ops
+from tinycore.ir import Capabilities, UOp, dtypes, ops
 from tinycore_pass_tile.analysis import DYNAMIC, Access, Nest, bound, is_static, largest_itemsize, number
 from tinycore_pass_tile.windows import best_rows
 
@@ -27,6 +29,8 @@ COPIED_FOR = 96
 MOST_STEPS = 1024
 """Steps of one block: long enough that partial results are seldom exchanged."""
 LEAST_STEPS = 128
+SUMMED = 16
+"""Lanes for the sums of rows that offsets are taken back by."""
 WAYS = 8
 """Lines of one set of a cache, where nothing better is known."""
 PIECES_PER_THREAD = 2
@@ -44,6 +48,8 @@ class Product:
     outer: the other loops (a batch).
     right: the load to copy.
     transposed: whether its neighbours lie along the steps rather than the columns.
+    group: how many steps one instruction does.
+    offset: whether the bytes of the right operand are to become unsigned for it.
     """
 
     rows: UOp
@@ -52,6 +58,13 @@ class Product:
     outer: tuple[UOp, ...]
     right: Access
     transposed: bool
+    group: int = 1
+    offset: bool = False
+
+    @property
+    def count(self) -> int:
+        """Steps of the reduction, in whole groups."""
+        return bound(self.steps) // self.group
 
 
 @dataclass(frozen=True)
@@ -94,7 +107,10 @@ def choose_contraction(
     """The actions for a product whose second operand is worth a copy; None for any other nest."""
     lanes = capabilities.vector_bytes // largest_itemsize(nest)
     found = product_of(nest, lanes) if lanes >= 4 and len(capabilities.cache_bytes) > 1 else None
-    if found is None or not _worth_a_copy(found, capabilities):
+    if found is None:
+        return None
+    found = grouped(found, nest, capabilities)
+    if found.group == 1 and not _worth_a_copy(found, capabilities):
         return None
     blocks = blocks_of(found, lanes, capabilities)
     return _actions(found, blocks, capabilities, _Plan(ids), parallel and nest.work >= SERIAL_WORK)
@@ -144,15 +160,40 @@ def _worth_a_copy(found: Product, capabilities: Capabilities) -> bool:
     return bound(found.steps) > WAYS * (way // math.gcd(stride, way))
 
 
+def grouped(found: Product, nest: Nest, capabilities: Capabilities) -> Product:
+    """The product in groups of steps, where an instruction of the target sums them up."""
+    reduction, _ = nest.reductions[0]
+    value = reduction.src[0]
+    if reduction.arg[0] is not ops.ADD or value.op is not ops.MUL:
+        return found
+    factors = [factor.src[0] for factor in value.src if factor.op is ops.CAST]
+    if len(factors) != 2 or any(f.op is not ops.LOAD or f.src[2] is not TRUE for f in factors):
+        return found
+    right = found.right.node
+    left = factors[0] if factors[1] is right else factors[1]
+    slots = {node.src[0] for node in (left, right, nest.store)}
+    contiguous = [access.stride(found.steps) for access in nest.accesses if access.node is left] == [1]
+    if right not in factors or len(slots) < 3 or not contiguous:
+        return found
+    for kind in capabilities.dots:
+        if kind.accumulator is not reduction.dtype or bound(found.steps) < 4 * kind.size:
+            continue
+        if [factor.dtype for factor in factors] == [kind.left, kind.right]:
+            return replace(found, group=kind.size)
+        if [left.dtype, right.dtype, kind.left] == [kind.right, dtypes.int8, dtypes.uint8]:
+            return replace(found, group=kind.size, offset=True)
+    return found
+
+
 # --- sizes ------------------------------------------------------------------------------------------------
 
 
 def blocks_of(found: Product, lanes: int, capabilities: Capabilities) -> Blocks:
     """A copy takes half of the second cache, the partial results of its rows a quarter."""
-    itemsize = max(found.right.node.dtype.itemsize, capabilities.vector_bytes // lanes)
+    itemsize = max(found.right.node.dtype.itemsize * found.group, capabilities.vector_bytes // lanes)
     second = capabilities.cache_bytes[1]
     total = bound(found.columns)
-    steps = _steps(bound(found.steps))
+    steps = _steps(found.count)
     vectors = 2 if _padded(total, 2 * lanes) <= 1.1 * _padded(total, lanes) else 1
     width = lanes * vectors
     room = max(1, second // 2 // (steps * itemsize * width))
@@ -161,7 +202,7 @@ def blocks_of(found: Product, lanes: int, capabilities: Capabilities) -> Blocks:
         bound(found.rows), max(1, min((capabilities.vector_registers - vectors - 1) // vectors, WAYS))
     )
     rows = bound(found.rows)
-    if steps < bound(found.steps):
+    if steps < found.count:
         rows = min(rows, max(1, second // 4 // (columns * itemsize * tile)) * tile)
     return Blocks(columns, steps, rows, tile, lanes, vectors)
 
@@ -199,8 +240,9 @@ def _actions(
     tiles, inside, _ = plan.split(columns, width, bound(found.columns), "mask")
     pieces, across, _ = plan.split(tiles, blocks.columns // width, -(-bound(found.columns) // width), "bound")
     part, rows, rows_count = _parts(found, blocks, pieces, capabilities, plan, rows, parallel)
-    chunks, steps, _ = plan.split(number(found.steps), blocks.steps, bound(found.steps))
-    copied = _copy(found, blocks, plan, across, inside, steps)
+    steps, group = _group(found, plan)
+    chunks, steps, _ = plan.split(steps, blocks.steps, found.count)
+    copied = _copy(found, blocks, plan, across, inside, steps, group)
     if chunks >= 0:
         plan.actions.append(Carry((chunks,), tuple([each for each in (rows, across, inside) if each >= 0])))
     tiles, tile, tile_rest = plan.split(rows, blocks.tile, rows_count)
@@ -242,21 +284,45 @@ def _parts(
     return part, inner, size if total % size == 0 else DYNAMIC
 
 
-def _copy(found: Product, blocks: Blocks, plan: _Plan, across: int, inside: int, steps: int) -> list[int]:
+def _group(found: Product, plan: _Plan) -> tuple[int, int]:
+    """(steps in whole groups, the group): what is left over is reduced step by step."""
+    steps, total = number(found.steps), bound(found.steps)
+    if found.group == 1:
+        return steps, -1
+    if found.offset:
+        sums, outer, vector = (next(plan.ids) for _ in range(3))
+        plan.actions += [
+            Offset(int(found.right.node.src[0].arg[0]), steps, sums),
+            Split(sums, SUMMED, outer, vector, "mask"),
+            Bind(vector, "vector"),
+        ]
+    outer, inner, rest = plan.split(steps, found.group, total)
+    plan.bind("group", inner)
+    plan.bind("unroll", rest)
+    return outer, inner
+
+
+def _copy(
+    found: Product, blocks: Blocks, plan: _Plan, across: int, inside: int, steps: int, group: int
+) -> list[int]:
     """Copy the box, tile after tile of columns: rows of vectors, or squares that are transposed on the way."""
-    order = tuple([each for each in (across, steps, inside) if each >= 0])
+    order = tuple([each for each in (across, steps, inside, group) if each >= 0])
     copies = tuple([next(plan.ids) for _ in order])
-    down, row = copies[-2:]
+    *tiles, down, row = copies[:-1] if group >= 0 else copies
     slot = int(found.right.node.src[0].arg[0])
     plan.actions.append(StageInThread(slot, order, copies, 0, order))
+    if group >= 0:
+        plan.bind("unroll", copies[-1])
     vectors, vector, _ = plan.split(row, blocks.lanes, blocks.lanes * blocks.vectors)
     plan.bind("vector", vector)
     if not found.transposed:
         plan.bind("unroll", vectors)
-        return [down, *copies[:-2], vectors, vector]
+        return [down, *tiles, vectors, vector]
+    if group >= 0:
+        return [*tiles, vectors, down, vector]
     squares, square, last = plan.split(down, blocks.lanes, blocks.steps)
     plan.bind("unroll", square, last)
-    return [*copies[:-2], vectors, squares, square, last, vector]
+    return [*tiles, vectors, squares, square, last, vector]
 
 
 def _unrolled_steps(plan: _Plan, steps: int, total: int) -> list[int]:
