@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from tinycore.codegen.pipeline import Context, PluginPass, run
-from tinycore.codegen.program import Program
+from tinycore.codegen.program import Program, leaves
 from tinycore.codegen.tiling import Stream
 from tinycore.errors import CompileError
 from tinycore.ir import Dim, Target, UOp, dims, dtypes, ops
@@ -30,18 +30,17 @@ def lower(
 
 def assemble(kernel: UOp, linear: UOp) -> Program:
     """A LINEAR with its arguments and its grid."""
-    below = linear.toposort()
     parameters = sorted(
         {node for node in kernel.toposort() if node.op is ops.PARAM}, key=lambda p: int(p.arg[0])
     )
     if [p.arg[0] for p in parameters] != list(range(len(parameters))):
         raise CompileError("the parameters of a kernel are not numbered 0, 1, ...", where=repr(kernel))
     variables = sorted(
-        {_symbol(node) for node in below if node.op is ops.VARIABLE}, key=lambda v: str(v.arg[0])
+        {_symbol(node) for node in leaves(linear) if node.op is ops.VARIABLE}, key=lambda v: str(v.arg[0])
     )
     written = frozenset(
         int(_memory(node.src[0]).arg[0])
-        for node in below
+        for node in linear.src
         if node.op is ops.STORE and _memory(node.src[0]).op is ops.PARAM
     )
     return Program(

@@ -35,3 +35,14 @@ class Program:
     operations: Dim = 0
     traffic: Dim = 0
     streaming: bool = False
+
+
+def leaves(linear: UOp) -> list[UOp]:
+    """What the nodes of a LINEAR read that stands in no list (CONST, PARAM, VARIABLE, ...), by first use.
+
+    >>> from tinycore.ir import UOp, dtypes, ops
+    >>> size = UOp.variable("n", 1, 8)
+    >>> leaves(UOp(ops.LINEAR, dtypes.void, (size + size, size + 1))) == [size, UOp.const(dtypes.index, 1)]
+    True
+    """
+    return list(dict.fromkeys([leaf for node in linear.src for leaf in node.src if not leaf.src]))

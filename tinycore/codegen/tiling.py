@@ -16,6 +16,7 @@ What becomes of a rest that `size` does not divide is said by `tail`:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -148,8 +149,9 @@ def apply(kernel: UOp, actions: Sequence[Action]) -> UOp:
     return kernel.replace(arg=(*(kernel.arg or ()), *actions))
 
 
-def ranges_of(kernel: UOp) -> dict[int, UOp]:
-    """Every RANGE of a kernel by its id."""
+@functools.lru_cache(maxsize=8)
+def ranges_of(kernel: UOp) -> Mapping[int, UOp]:
+    """Every RANGE of a kernel by its id. Actions and what chooses them ask for the same kernel several times."""
     found: dict[int, UOp] = {}
     for node in kernel.toposort():
         if node.op is ops.RANGE:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tinycore.codegen.program import Program
+from tinycore.codegen.program import Program, leaves
 from tinycore.errors import CompileError
 from tinycore.ir import Dim, Op, UOp, dtypes, ops
 from tinycore_codegen_llvm.arithmetic import elementwise, lane_reduce
@@ -101,11 +101,11 @@ class _Renderer:
             self.memory.pointers[param] = arguments.pointers[param.arg[0]]
         names = [variable.arg[0] for variable in self.program.variables]
         self.variables = dict(zip(names, arguments.variables, strict=True))
-        nodes = self.program.linear.toposort()
-        for node in nodes:
+        unlisted = leaves(self.program.linear)
+        for node in unlisted:
             if node.op is ops.VARIABLE:
                 self.values[node] = self._variable(node)
-        self._reserve_scratch([node for node in nodes if node.op is ops.SCRATCH])
+        self._reserve_scratch([node for node in unlisted if node.op is ops.SCRATCH])
         for position, node in enumerate(self.statements):
             self._statement(position, node)
         if self.blocks:
