@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from graphs import (
@@ -81,6 +83,17 @@ def test_scan_reads_what_the_same_loop_wrote():
     for shape, axis in (((7,), 0), ((3, 5), 0), ((3, 5), 1), ((2, 3, 4), 1), ((4, 1), 1)):
         plain(scan(x(*shape) * 2, axis))
         plain(scan(x(*shape), axis, ops.MAX))
+
+
+def test_what_is_computed_from_a_running_result_stays_in_the_loop():
+    narrow = {dtypes.float16, dtypes.bfloat16}  # computed in another dtype, so that the result is converted
+    able = dataclasses.replace(LANES.capabilities, arithmetic=LANES.capabilities.arithmetic - narrow)
+    for dtype in narrow:
+        for root in (scan(x(4, 9, dtype=dtype), 1, ops.MUL), scan(x(9, dtype=dtype) * 2, 0, ops.ADD)):
+            kernel = kernel_of(root)
+            arrays = arrays_for(kernel)
+            program = program_of(kernel, indexed(kernel), dataclasses.replace(LANES, capabilities=able))
+            equal(run_program(program, arrays), expected(kernel, arrays))
 
 
 def test_scatter_in_order():

@@ -194,6 +194,8 @@ class _Linearizer:
             register = UOp(ops.ACCUMULATOR, previous.dtype, (start,), next(self.accumulators))
             self.running[previous, self._restrict(previous, environment)] = self._place(register, depth)
         self._enter(loops[-1:])
+        # What is computed from a register changes with it: its place is the loop, not where it was made.
+        self.depth.update(dict.fromkeys(self.running.values(), depth + 1))
         self._store(statement)
         for (_, environment), register in self.running.items():
             value = self._value(statement.src[2], environment)
