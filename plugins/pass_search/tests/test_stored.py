@@ -90,8 +90,8 @@ def kernel_seen_by_the_pass(monkeypatch, compute):
     return seen[0]
 
 
-def small():
-    return (Tensor(np.arange(5000, dtype=np.float32), device="CPU") * 3 + 1).numpy()
+def small(count=5000):
+    return (Tensor(np.arange(count, dtype=np.float32), device="CPU") * 3 + 1).numpy()
 
 
 @pytest.fixture
@@ -178,16 +178,27 @@ def test_damaged_results_are_ignored_with_a_warning(kernel, cache, damage):
 
 def test_a_block_tunes_what_is_compiled_in_it(cache, capfd):
     with tuned(4, kernel_seconds=2, seed=3) as tuning:
-        assert small()[1] == 4.0
+        assert small(1 << 20)[1] == 4.0
     (record,) = tuning.records.values()
-    assert record.seed == 3 and record.target == "CPU" and record.base
+    assert record.seed == 3 and record.target == "CPU" and record.base and record.tried
     assert config().search == 0
     shown = capfd.readouterr().err
     assert "at most 4 s, seed 3" in shown and record.kernel in shown
     with tuned(4, quiet=True) as second:  # known already: nothing is measured
-        small()
+        small(1 << 20)
     assert list(second.records) == [record.kernel] and second.child.starts == 0
     assert capfd.readouterr().err == ""
+
+
+def test_what_takes_nothing_is_not_searched_and_not_looked_at_again(cache, capfd):
+    for starts in (1, 0):
+        with tuned(4, kernel_seconds=2) as tuning:
+            assert small(64)[1] == 4.0
+            forget_loaded()
+            small(64)
+        (record,) = tuning.records.values()
+        assert record.tried == 0 and not record.improved and tuning.child.starts == starts
+    assert record.kernel not in capfd.readouterr().err
 
 
 def test_an_exhausted_time_box_leaves_kernels_alone(cache):
