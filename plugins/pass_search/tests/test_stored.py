@@ -295,3 +295,18 @@ def test_command_tells_what_is_wrong(cache, capsys):
     with pytest.raises(SystemExit):
         main(["search", "--help"])
     assert "tinycore search 'Input(512, 512) @ Input(512, 512)'" in capsys.readouterr().out
+
+
+def test_a_process_that_searches_nothing_imports_nothing(tmp_path):
+    code = (
+        "import sys; from tinycore import Tensor; (Tensor([1, 2, 3], device='CPU') + 1).tolist();"
+        "print([name for name in sys.modules if name.startswith('tinycore_pass_search.') or name == 'rich'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TINYCORE_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
