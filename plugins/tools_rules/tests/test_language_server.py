@@ -239,6 +239,29 @@ def test_nothing_is_checked_while_one_types(tmp_path: Path) -> None:
     talk(tmp_path / "mine.rules", conversation)
 
 
+def test_answers_come_while_a_large_file_is_checked(tmp_path: Path) -> None:
+    """Typing goes on during a check: its findings are outdated, and those of the last text are told."""
+    path = find("tinycore.passes.decompose")
+    text = path.read_text()
+
+    async def conversation(session: Session) -> None:
+        item = lsp.TextDocumentItem(session.uri, "tinycore-rules", 1, text)
+        session.client.text_document_did_open(lsp.DidOpenTextDocumentParams(item))
+        await asyncio.sleep(0.5)
+        session.version, session.text = 2, text.replace("fma:", "fma: NOSUCH(x) => x  fma2:")
+        session.client.text_document_did_change(
+            lsp.DidChangeTextDocumentParams(
+                lsp.VersionedTextDocumentIdentifier(2, session.uri),
+                [lsp.TextDocumentContentChangeWholeDocument(session.text)],
+            )
+        )
+        assert "FMA" in await session.hover("fma:", "FMA(")
+        (found,) = await session.diagnostics()
+        assert "NOSUCH" in found.message and session.published.empty()
+
+    talk(tmp_path / "mine.rules", conversation)
+
+
 def test_natives_of_what_is_being_written_are_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

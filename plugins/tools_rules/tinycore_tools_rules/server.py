@@ -86,10 +86,17 @@ def make_server(counts: Mapping[tuple[str, int], int] | None = None) -> Language
         if server.workspace.get_text_document(uri).version == version:  # nothing was typed meanwhile
             await publish(uri)
 
+    one_check = (
+        asyncio.Lock()
+    )  # a check takes long for a large file: others wait, and most of them are then outdated
+
     async def publish(uri: str) -> None:
         text, document = opened(uri)
         version = text.version
-        problems = await asyncio.to_thread(document.problems)
+        async with one_check:
+            if server.workspace.get_text_document(uri).version != version:
+                return
+            problems = await asyncio.to_thread(document.problems)
         if server.workspace.get_text_document(uri).version != version:
             return
         found = [
