@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tinycore import Tensor, jit
 from tinycore.ir import UOp, dtypes, ops
+from tinycore.runtime.devices import default_device, get_device
 from tinycore.runtime.report import collect
 from tinycore.schedule import KernelStep, make_schedule, number_buffers
 from tinycore.schedule.axes import MIXED, STILL, along, trace
@@ -39,8 +42,6 @@ def convolved(image, weight):
 @pytest.fixture(autouse=True)
 def on_lanes():
     """These tests are about a device whose values have lanes."""
-    from tinycore.runtime.devices import default_device, get_device
-
     if not get_device(default_device()).target.capabilities.vector_bytes:
         pytest.skip("the default device has no lanes")
 
@@ -211,3 +212,73 @@ def test_the_gradient_by_the_weights_is_summed_image_by_image():
 def test_a_convolution_itself_is_one_sum():
     sums = [step for step in steps_of(tensor(3, 4, 6, 7).conv2d(tensor(5, 4, 3, 3))) if not step.remember]
     assert len(sums) == 1
+
+
+# --- random networks --------------------------------------------------------------------------------------
+
+LAYERS = (
+    "conv",
+    "conv strided",
+    "pointwise",
+    "grouped",
+    "relu",
+    "pool",
+    "residual",
+    "normalise",
+    "pad",
+    "flip",
+)
+
+
+def layer(kind, x, device):
+    """One layer of a network; small integers stay exact."""
+    channels = x.shape[1]
+
+    def weights(*shape):
+        return Tensor(random(*shape), device=device)
+
+    if min(x.shape[2:]) < 3 and kind != "relu":
+        return x.pad(((0, 0), (0, 0), (1, 1), (1, 1)))
+    if kind == "conv":
+        return x.conv2d(weights(16, channels, 3, 3), padding=1)
+    if kind == "conv strided":
+        return x.conv2d(weights(9, channels, 2, 2), stride=2)
+    if kind == "pointwise":
+        return x.conv2d(weights(32, channels, 1, 1))
+    if kind == "grouped":
+        return x.conv2d(weights(channels, 1, 3, 3), padding=1, groups=channels)
+    if kind == "relu":
+        return x.relu()
+    if kind == "pool":
+        return x.max_pool2d(2)
+    if kind == "residual":
+        return x + x.conv2d(weights(channels, channels, 3, 3), padding=1).relu()
+    if kind == "normalise":
+        return (x - x.sum((2, 3), keepdim=True)) % 8
+    if kind == "pad":
+        return x.pad(((0, 0), (0, 0), (1, 0), (0, 2)))
+    return x.flip(1)
+
+
+def stack(kinds, ending, device):
+    x = Tensor(random(2, 3, 7, 6), device=device)
+    seen = []
+    for kind in kinds:
+        x = layer(kind, x, device) % 5
+        seen.append(x)
+    if ending == "flat":
+        x = x.reshape(2, -1).sum(1)
+    elif ending == "mean":
+        x = x.sum((2, 3))
+    elif ending == "all":
+        Tensor.realize(*seen)
+    return x.numpy()
+
+
+@settings(deadline=None, max_examples=25, print_blob=True)
+@given(
+    st.lists(st.sampled_from(LAYERS), min_size=1, max_size=4), st.sampled_from(("flat", "mean", "all", ""))
+)
+def test_random_networks_mean_the_same_as_in_the_interpreter(kinds, ending):
+    found = stack(kinds, ending, default_device())
+    np.testing.assert_array_equal(found, stack(kinds, ending, "INTERPRETER"))

@@ -191,11 +191,14 @@ _ALIASING_BYTES = 4096
 def stage_in_thread(kernel: UOp, action: StageInThread) -> UOp:
     """See `StageInThread`. Raises CompileError where a load has no footprint, or another number of dimensions."""
     mapping: dict[UOp, UOp] = {}
-    for load in kernel.toposort():
+    order = kernel.toposort()
+    wanted = {node for node in order if node.op is ops.RANGE and node.arg[0] in action.inside}
+    least = len(action.order) or len(wanted)
+    for load in order:
         if load.op is not ops.LOAD or load.src[0].op is not ops.PARAM or load.src[0].arg[0] != action.slot:
             continue
-        inside = [node for node in load.ranges if node.arg[0] in action.inside]
-        if not inside or len(inside) < len(action.order):
+        inside = [node for node in load.ranges if node in wanted]
+        if not inside or len(inside) < least:  # another load of the buffer, which goes its own way
             continue
         dimensions = _laid_out(footprint(load, inside), action.order)
         if dimensions is None or len(dimensions) != len(action.copies):
