@@ -95,7 +95,7 @@ def compile_text(text: str, path: str) -> str:
 def _compile(text: str, path: str) -> CompiledText:
     # These two import lark.
     from tinycore.rules.generate import generate
-    from tinycore.rules.parse import parse
+    from tinycore.rules.parse import deepest, parse, snippet
 
     file = parse(text, path)
     try:
@@ -103,8 +103,9 @@ def _compile(text: str, path: str) -> CompiledText:
         return CompiledText(source, compile(source, f"<rules {path}>", "exec"))
     except (RecursionError, SyntaxError, MemoryError):  # Python's own limits on nesting
         hint = "name parts of the expression in a block: { a = ...; b = ...; a + b }"
+        where = snippet(path, text, deepest(text))
         raise RuleSyntaxError(
-            "an expression or pattern is nested too deeply", where=path, hint=hint
+            "an expression or pattern is nested too deeply", where=where, hint=hint
         ) from None
 
 
@@ -118,7 +119,7 @@ def shipped_path(package_file: Path, key: str) -> Path:
 
 def ship(package_file: Path) -> Path:
     """Compile a package's file into the `_compiled` folder beside it; older forms of it are removed."""
-    text = package_file.read_text(encoding="utf-8")
+    text = package_file.read_text(encoding="utf-8-sig")
     target = shipped_path(package_file, key_of(text))
     source = compile_text(text, package_file.name)
     target.parent.mkdir(exist_ok=True)

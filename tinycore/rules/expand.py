@@ -20,8 +20,8 @@ from tinycore.rules.parse import check_error
 
 MAXIMUM_ORDERS = 256
 """More orders of one rule than this are refused: write ``!`` to fix some."""
-MAXIMUM_RULES, MAXIMUM_VIEWS, MAXIMUM_NODES = 5_000, 500, 5_000
-"""Rules that loops may make of a group, views used in a rule, and nodes that one view may become."""
+MAXIMUM_LOOPS, MAXIMUM_RULES, MAXIMUM_VIEWS, MAXIMUM_NODES = 8, 5_000, 500, 5_000
+"""``for`` blocks in each other, rules that loops may make, views used in a rule, and nodes that a view may become."""
 
 _TESTS: dict[str, Callable[[Op], bool]] = {
     "Elementwise": lambda op: op.elementwise,
@@ -92,22 +92,25 @@ def nodes_in(tree: Any) -> Iterator[s.Node]:
 def rules_of(file: s.File, group: s.Group) -> list[s.Rule]:
     """The rules of a group with ``for`` blocks and views written out."""
     views = {view.name: view for view in file.views}
+    most = MAXIMUM_RULES + len(group.items)
     unrolled = (rule for item in group.items for rule in _unrolled(file, item))
-    found = list(itertools.islice(unrolled, MAXIMUM_RULES + 1))
-    if len(found) > MAXIMUM_RULES:
+    found = list(itertools.islice(unrolled, most + 1))
+    if len(found) > most:
         raise check_error(
             file, group.span, f"the loops of group {group.name} make more than {MAXIMUM_RULES} rules"
         )
     return [_without_views(file, views, rule) for rule in found]
 
 
-def _unrolled(file: s.File, item: s.Rule | s.ForBlock) -> Iterator[s.Rule]:
+def _unrolled(file: s.File, item: s.Rule | s.ForBlock, depth: int = 1) -> Iterator[s.Rule]:
     if isinstance(item, s.Rule):
         yield item
         return
+    if depth > MAXIMUM_LOOPS:
+        raise check_error(file, item.span, f"more than {MAXIMUM_LOOPS} for blocks in each other")
     for value in op_names(file, item.values, item.span, dtypes_too=True):
         for part in item.items:
-            for rule in _unrolled(file, part):
+            for rule in _unrolled(file, part, depth + 1):
                 changed = rewrite(rule, _substituter(item.variable, value))
                 yield dataclasses.replace(changed, name=f"{rule.name}[{value}]")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -376,9 +377,9 @@ class CaseBuilder:
 
     def _unused(self) -> None:
         mentioned = self.ex.used
+        times = Counter(_names(self.case.pattern))
         for name, (kind, _) in self.matcher.captures.items():
-            repeated = sum(other == name for other in _names(self.case.pattern)) > 1
-            if kind != "node" and name not in mentioned and not repeated:
+            if kind != "node" and name not in mentioned and times[name] < 2:
                 raise check_error(
                     self.file,
                     self.rule.pattern.span,

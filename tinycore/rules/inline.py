@@ -24,6 +24,7 @@ from tinycore.rules import syntax as s
 from tinycore.rules.expand import names_in, rules_of
 from tinycore.rules.express import Expressions
 from tinycore.rules.generate import HEADER, generate
+from tinycore.rules.loading import read
 from tinycore.rules.matcher import Code, Pool
 from tinycore.rules.module import RuleModule
 from tinycore.rules.parse import check_error, parse
@@ -51,8 +52,7 @@ class TestResult:
 
 def run_inline_tests(module: RuleModule) -> list[TestResult]:
     """Run every inline test of a loaded file, in order. Raises RuleCheckError for a meaningless test."""
-    path = Path(module.path)
-    file = parse(path.read_text(encoding="utf-8"), module.path)
+    file = parse(read(Path(module.path)), module.path)
     found: dict[tuple[int, int, s.Test], TestResult] = {}
     for group in file.groups:
         for rule in rules_of(file, group):

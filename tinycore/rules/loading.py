@@ -84,11 +84,21 @@ def find(dotted: str) -> Path:
     )
 
 
-def _link(name: str, path: Path, package: str | None) -> RuleModule:
+def read(path: Path) -> str:
+    """The text of a file: UTF-8 with any line ends, with or without a byte order mark. Raises RuleError."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RuleError(f"cannot read {path}: {error}") from error
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start]
+        line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
+        what = f"cannot read {path}: it is not UTF-8 ({error.reason})"
+        raise RuleError(what, where=f"{path}:{line}:{column}") from error
+    except OSError as error:
+        raise RuleError(f"cannot read {path}: {error}", where=f"{path}:1:1") from error
+
+
+def _link(name: str, path: Path, package: str | None) -> RuleModule:
+    text = read(path)
     shown = str(path)
     compiled = cache.fetch(text, shown, path if package is not None else None)
     return _linked(name, shown, compiled, _natives(compiled.source, shown, package))

@@ -292,7 +292,7 @@ class Matcher:
         integral = self.facts.possible(f"{local}") <= _INTEGRAL
         if (
             integral
-            and (type(value) is bool or value == int(value))
+            and (isinstance(value, int) or value.is_integer())
             and not (type(value) is bool and self.facts.possible(local) != {dtypes.bool_})
         ):
             return f"{local}.arg[0] == {int(value)}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 import lark
 
 from tinycore.errors import RuleCheckError, RuleError, RuleSyntaxError
 from tinycore.rules import syntax as s
-from tinycore.rules.tree import build
+from tinycore.rules.tree import BadNumber, build
 
 
 def parse(text: str, path: str = "<rules>") -> s.File:
@@ -23,10 +24,12 @@ def parse(text: str, path: str = "<rules>") -> s.File:
         items = build(tree)
     except lark.UnexpectedInput as error:
         raise _syntax_error(error, path, text) from None
+    except BadNumber as error:
+        what = "this number has too many digits, or is not finite where it has to be"
+        raise RuleSyntaxError(what, where=snippet(path, text, error.span)) from None
     except RecursionError:
-        raise RuleSyntaxError(
-            "the file is nested too deeply", where=path, hint="split the expression"
-        ) from None
+        where = snippet(path, text, deepest(text))
+        raise RuleSyntaxError("this is nested too deeply", where=where, hint="split the expression") from None
     imports = tuple(item for item in items if isinstance(item, s.Import))
     natives = tuple(item for item in items if isinstance(item, s.Native))
     views = tuple(item for item in items if isinstance(item, s.View))
@@ -42,12 +45,34 @@ def _parser() -> lark.Lark:
 
 
 def snippet(path: str, text: str, span: s.Span) -> str:
-    """``path:line:column``, the line, and a caret below the place."""
-    lines = text.splitlines()
+    """``path:line:column``, the line, and a caret below the place. What cannot be printed is shown as U+FFFD."""
+    lines = text.split("\n")
     line = lines[span.line - 1] if 0 < span.line <= len(lines) else ""
+    line = "".join([c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line.replace("\t", " ")])
     end = span.end_column if span.end_line == span.line else len(line) + 1
     marks = "^" * max(1, min(end, len(line) + 1) - span.column)
     return f"{path}:{span.line}:{span.column}\n{line}\n{' ' * (span.column - 1)}{marks}"
+
+
+def deepest(text: str) -> s.Span:
+    """The place where most brackets are open, or the start of the longest item when there are few."""
+    depth, found = 0, (0, 0)
+    for at, character in enumerate(text):
+        depth += (character in "([{") - (character in ")]}")
+        found = max(found, (depth, -at))
+    at = -found[1] if found[0] > 50 else max(_items(text), default=(0, 0))[1]
+    line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+    return s.Span(line, column, line, column + 1)
+
+
+def _items(text: str) -> Iterator[tuple[int, int]]:
+    """Length and start of every line with something on it."""
+    start = 0
+    for line in text.split("\n"):
+        indent = len(line) - len(line.lstrip())
+        if line.strip():
+            yield len(line), start + indent
+        start += len(line) + 1
 
 
 def check_error(file: s.File, span: s.Span, what: str, hint: str | None = None) -> RuleCheckError:

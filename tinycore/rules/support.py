@@ -84,14 +84,15 @@ class Exact(dict[DType, Any]):
         if isinstance(value, bool) and dtype.kind != "bool":
             return () if self.signless else None
         if not dtype.is_float:
-            known = (
-                math.isfinite(value)
-                and value == int(value)
-                and dtype.from_bits(dtype.to_bits(value)) == value
-            )
+            known = (isinstance(value, int) or value.is_integer()) and dtype.from_bits(
+                dtype.to_bits(value)
+            ) == value
             bits = dtype.to_bits(value) if known else None
             return (() if bits is None else (bits,)) if self.signless else bits
-        bits = dtype.to_bits(value)
+        try:
+            bits = dtype.to_bits(value)
+        except OverflowError:  # an integer greater than every float
+            return () if self.signless else None
         return (bits, dtype.to_bits(-0.0 if value == 0 else value)) if self.signless else bits
 
 

@@ -21,8 +21,19 @@ class Why(str):
     """The text of a ``why``."""
 
 
+class BadNumber(Exception):
+    """A number that is well formed but cannot stand where it does: its place."""
+
+    def __init__(self, span: s.Span) -> None:
+        super().__init__(span)
+        self.span = span
+
+
 def build(tree: Any) -> Any:
-    """The syntax node of a tree, a plain string for a token; rules without an entry hand on their parts."""
+    """The syntax node of a tree, a plain string for a token; rules without an entry hand on their parts.
+
+    Raises BadNumber.
+    """
     if isinstance(tree, lark.Token):
         return str(tree)
     if tree is None:
@@ -30,16 +41,21 @@ def build(tree: Any) -> Any:
     parts = [build(child) for child in tree.children]
     meta = tree.meta
     span = s.Span() if meta.empty else s.Span(meta.line, meta.column, meta.end_line, meta.end_column)
-    if tree.data in _NODES:
-        kind, arrange = _NODES[tree.data]
-        return kind(*arrange(*parts), span=span)
-    if tree.data in _RULES:
-        return _RULES[tree.data](span, *parts)
-    return _VALUES[tree.data](*parts) if tree.data in _VALUES else parts
+    try:
+        if tree.data in _NODES:
+            kind, arrange = _NODES[tree.data]
+            return kind(*arrange(*parts), span=span)
+        if tree.data in _RULES:
+            return _RULES[tree.data](span, *parts)
+        return _VALUES[tree.data](*parts) if tree.data in _VALUES else parts
+    except (ValueError, OverflowError):  # thousands of digits; a bound that is infinite
+        raise BadNumber(span) from None
 
 
 def number(text: str) -> int | float:
-    """The number that a NUMBER token spells."""
+    """The number that a NUMBER token spells. Raises ValueError for thousands of digits."""
+    if len(text) > 1000:
+        raise ValueError("too many digits")
     if text.startswith("0x"):
         return int(text, 16)
     return int(text) if text.isdigit() else float(text)

@@ -15,6 +15,7 @@ from tinycore.errors import RuleError
 from tinycore.rules import syntax as s
 from tinycore.rules.check import check_file
 from tinycore.rules.expand import names_in, nodes_in, rules_of
+from tinycore.rules.loading import read
 from tinycore.rules.module import Group, Pass, RuleModule, Stage
 from tinycore.rules.parse import check_error, parse, snippet
 from tinycore_tools_rules.sources import Source, Unit, compile_alone, open_source, units_of
@@ -220,9 +221,9 @@ def check(word: str, with_overlaps: bool = False) -> list[Finding]:
     path = _path_of(word)
     if path is not None:
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            return [Finding("error", "load", f"cannot read {path}: {error}", f"{path}:1:1")]
+            text = read(path)
+        except RuleError as error:
+            return [finding_of(error)]
         found = check_text(text, str(path))
         if any(item.severity == "error" for item in found):
             return found

@@ -22,6 +22,7 @@ from tinycore.rules import syntax as s
 from tinycore.rules.check import Notes, notes_of
 from tinycore.rules.expand import Case, cases_of, rules_of
 from tinycore.rules.generate import generate
+from tinycore.rules.loading import read
 from tinycore.rules.parse import parse
 
 Function = Callable[..., Any]
@@ -147,8 +148,7 @@ def open_source(word: str) -> Source:
             raise RuleError(f"there is no file {word}", hint="name a file or an installed module")
         dotted = _dotted(path.resolve())
     module = rules.load(dotted) if dotted is not None else rules.load_file(path)
-    text = Path(module.path).read_text(encoding="utf-8")
-    return Source(dotted or word, module.path, parse(text, module.path), module)
+    return Source(dotted or word, module.path, parse(read(Path(module.path)), module.path), module)
 
 
 def source_of_text(text: str, path: str) -> Source:
