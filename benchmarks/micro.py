@@ -10,7 +10,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 SCRIPTS = {
     "intern": "what UOp(...) costs beside a bare weak table",
-    "rewrite": "how fast rules rewrite",
+    "rewrite": "how fast rules rewrite, beside tinygrad",
+    "rules_load": "what loading all rules of the core costs in a fresh process",
     "launch": "what a launch costs on the CPU backend",
     "start": "imports and first results, with empty caches and with warm ones in a new process",
     "growth": "how time and memory of a first call grow with the size of a graph",

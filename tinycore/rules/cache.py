@@ -55,7 +55,6 @@ def generator_digest() -> str:
     return digest.hexdigest()
 
 
-@functools.cache
 def _row(op: Op) -> str:
     facts = (op.elementwise, op.movement, op.commutative, op.associative, op.identity)
     return repr((op.name, op.operands, op.attributes, op.dtype, op.shape, *facts))
@@ -92,6 +91,7 @@ def compile_text(text: str, path: str) -> str:
     return _compile(text, path).source
 
 
+@functools.lru_cache(maxsize=2)
 def _compile(text: str, path: str) -> CompiledText:
     # These two import lark.
     from tinycore.rules.generate import generate

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -51,14 +52,31 @@ class Case:
     capture: tuple[str, ...]
 
 
+_PARTS = {
+    kind: tuple([field.name for field in dataclasses.fields(kind) if field.name != "span"])
+    for kind in vars(s).values()
+    if isinstance(kind, type) and issubclass(kind, s.Node)
+}
+"""Class of nodes -> the names of the fields in which other nodes may stand."""
+
+
 def rewrite(tree: Any, change: Callable[[Any], Any]) -> Any:
     """A copy of a syntax tree: `change` is asked about every node, parts first; None keeps it."""
     if isinstance(tree, tuple):
-        return tuple(rewrite(part, change) for part in tree)
+        parts = [rewrite(part, change) for part in tree]
+        return tree if all(map(operator.is_, parts, tree)) else tuple(parts)
     if not isinstance(tree, s.Node):
         return tree
-    fields = {field.name: rewrite(getattr(tree, field.name), change) for field in dataclasses.fields(tree)}
-    copy = tree if all(fields[name] is getattr(tree, name) for name in fields) else type(tree)(**fields)
+    copy: Any = tree
+    fields: dict[str, Any] = {}
+    for name in _PARTS[type(tree)]:
+        part = getattr(tree, name)
+        if isinstance(part, (tuple, s.Node)):
+            new = rewrite(part, change)
+            if new is not part:
+                fields[name] = new
+    if fields:
+        copy = dataclasses.replace(tree, **fields)
     changed = change(copy)
     return copy if changed is None else changed
 
@@ -71,8 +89,10 @@ def names_in(tree: Any) -> Iterator[str]:
     elif isinstance(tree, s.Node):
         if isinstance(tree, (s.Variable, s.Constant, s.Rest, s.Capture, s.Name)) and tree.name is not None:
             yield tree.name
-        for field in dataclasses.fields(tree):
-            yield from names_in(getattr(tree, field.name))
+        for name in _PARTS[type(tree)]:
+            part = getattr(tree, name)
+            if isinstance(part, (tuple, s.Node)):
+                yield from names_in(part)
 
 
 def nodes_in(tree: Any) -> Iterator[s.Node]:
@@ -82,8 +102,10 @@ def nodes_in(tree: Any) -> Iterator[s.Node]:
             yield from nodes_in(part)
     elif isinstance(tree, s.Node):
         yield tree
-        for field in dataclasses.fields(tree):
-            yield from nodes_in(getattr(tree, field.name))
+        for name in _PARTS[type(tree)]:
+            part = getattr(tree, name)
+            if isinstance(part, (tuple, s.Node)):
+                yield from nodes_in(part)
 
 
 # --- loops ------------------------------------------------------------------------------------------------
@@ -246,9 +268,10 @@ def cases_of(file: s.File, rule: s.Rule) -> list[Case]:
         # The root of a vjp or render rule is one operand after the other: its order is meaning.
         fixed = pattern.ordered or rule.kind != "rewrite"
         whole = dataclasses.replace(pattern, ops=(root,), ordered=fixed)
-        for order in _orders(file, whole, free):
+        orders = _orders(file, whole, free)
+        for order in orders:
             assert isinstance(order, s.Apply)
-            key = _alpha(order, rule)
+            key = _alpha(order, rule) if len(orders) > 1 else order
             if key not in seen:
                 seen.add(key)
                 cases.append(Case(rule, root, order, tuple(captures)))

@@ -212,7 +212,7 @@ def _disjoint(one: tuple[Step, ...], other: tuple[Step, ...]) -> bool:
     return any(known.get(place, fact) != fact for place, fact in _facts_of(other).items())
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4096)
 def _facts_of(case: tuple[Step, ...]) -> dict[str, str]:
     """What a case asks to be equal: the op of a position, the bits of a constant."""
     found = (_FACT.fullmatch(text) for kind, text in case if kind == "if")

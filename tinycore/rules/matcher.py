@@ -10,6 +10,7 @@ class (`Facts`), and a test that the table already answers is not made.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,8 @@ class Pool:
 
     def __init__(self) -> None:
         self.lines: dict[str, str] = {}
+        self._names: dict[tuple[str, str], str] = {}  # prefix and definition -> name
+        self._counts: Counter[str] = Counter()
 
     def op(self, name: str) -> str:
         """The name that stands for an op."""
@@ -84,11 +87,11 @@ class Pool:
 
     def shared(self, prefix: str, definition: str) -> str:
         """A name for a definition; equal definitions share it."""
-        for name, known in self.lines.items():
-            if known == definition and name.startswith(prefix):
-                return name
-        name = f"{prefix}{sum(known.startswith(prefix) for known in self.lines)}"
-        self.lines[name] = definition
+        name = self._names.get((prefix, definition))
+        if name is None:
+            name = self._names[prefix, definition] = f"{prefix}{self._counts[prefix]}"
+            self._counts[prefix] += 1
+            self.lines[name] = definition
         return name
 
     def op_set(self, names: tuple[str, ...]) -> str:

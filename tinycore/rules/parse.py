@@ -13,6 +13,7 @@ from tinycore.rules import syntax as s
 from tinycore.rules.tree import BadNumber, build
 
 
+@functools.lru_cache(maxsize=4)
 def parse(text: str, path: str = "<rules>") -> s.File:
     """The syntax tree of a file. Raises RuleSyntaxError with the line and a caret.
 

@@ -6,10 +6,60 @@ rest.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
 from tinycore.ir import dtypes
+from tinycore.ir.ops import TABLE
 from tinycore.rules import syntax as s
 from tinycore.rules.expand import Case
 from tinycore.rules.parse import check_error
+
+T = TypeVar("T")
+Landmark = tuple[str, str]
+"""A place in a pattern, and the op or the literal that stands there."""
+
+
+def landmarks(pattern: s.Pattern, place: str = "n") -> Iterator[Landmark]:
+    """What any pattern that matches no more than this one has too, the most telling last.
+
+    >>> from tinycore.rules.parse import parse
+    >>> list(landmarks(parse("group g(fixpoint) { r: x * 3 => x }").groups[0].items[0].pattern))
+    [('n', 'MUL'), ('n_1', 'CONST'), ('n_1', '=3')]
+    """
+    while isinstance(pattern, s.Capture):
+        pattern = pattern.pattern
+    if isinstance(pattern, (s.Constant, s.Literal)):
+        yield place, "CONST"
+    if isinstance(pattern, s.Literal):
+        yield place, f"={pattern.value!r}"
+    if not isinstance(pattern, s.Apply):
+        return
+    if len(pattern.ops) == 1 and pattern.ops[0] in TABLE:
+        yield place, pattern.ops[0]
+    if not any(isinstance(operand, s.Rest) for operand in pattern.operands):
+        inner = [list(landmarks(operand, f"{place}_{k}")) for k, operand in enumerate(pattern.operands)]
+        yield from sorted((mark for marks in inner for mark in marks), key=lambda mark: mark[1][0] == "=")
+
+
+class Index(Generic[T]):
+    """Patterns by a landmark of theirs: finds the few that may match all that another one matches."""
+
+    def __init__(self) -> None:
+        self._by: dict[Landmark | None, list[tuple[int, T]]] = {}
+        self._count = 0
+
+    def add(self, pattern: s.Pattern, item: T) -> None:
+        """Keep an item under its pattern."""
+        last = [None, *landmarks(pattern)][-1]
+        self._by.setdefault(last, []).append((self._count, item))
+        self._count += 1
+
+    def wider(self, pattern: s.Pattern) -> list[T]:
+        """The items whose landmark the pattern has, in the order in which they were added."""
+        marks = dict.fromkeys([None, *landmarks(pattern)])
+        found = [entry for mark in marks for entry in self._by.get(mark, ())]
+        return [item for _, item in sorted(found, key=lambda entry: entry[0])]
 
 
 class Shadows:
@@ -17,12 +67,12 @@ class Shadows:
 
     def __init__(self, file: s.File) -> None:
         self.file = file
-        self._takers: dict[str, list[Case]] = {}  # root op -> cases that match whenever their pattern does
+        self._takers: Index[Case] = Index()  # the cases that match whenever their pattern does
 
     def add(self, rule: s.Rule, cases: list[Case], unconditional: bool) -> None:
         """Raise RuleCheckError when every case of a rule is taken; then let the rule take its own."""
         found = [
-            next((t for t in self._takers.get(c.root, ()) if covers(t.pattern, c.pattern, {})), None)
+            next((t for t in self._takers.wider(c.pattern) if covers(t.pattern, c.pattern, {})), None)
             for c in cases
         ]
         taker = next(iter(found), None)
@@ -33,7 +83,7 @@ class Shadows:
         if unconditional and not rule.clauses:
             for case in cases:
                 if not _may_be_root(rule.result[0], case.root):
-                    self._takers.setdefault(case.root, []).append(case)
+                    self._takers.add(case.pattern, case)
 
 
 def _may_be_root(result: s.Expression | None, root: str) -> bool:

@@ -13,13 +13,15 @@ from pathlib import Path
 
 from tinycore.errors import RuleError
 from tinycore.rules import syntax as s
+from tinycore.rules.cache import compile_text
 from tinycore.rules.check import check_file
 from tinycore.rules.expand import names_in, nodes_in, rules_of
 from tinycore.rules.loading import read
 from tinycore.rules.module import Group, Pass, RuleModule, Stage
 from tinycore.rules.parse import check_error, parse, snippet
+from tinycore.rules.shadow import Index
 from tinycore_tools_rules.sources import Source, Unit, compile_alone, open_source, units_of
-from tinycore_tools_rules.subsume import Row, overlaps, shadows, wider_signatures
+from tinycore_tools_rules.subsume import Row, overlaps, shadows
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,14 @@ def check_text(text: str, path: str) -> list[Finding]:
     except RuleError as error:
         return [finding_of(error)]
     found: list[Finding] = []
+    try:
+        compile_text(text, path)
+    except RuleError:
+        pass  # something is wrong: look for all of it, rule by rule
+    else:
+        return [
+            item for group in file.groups for rule in rules_of(file, group) for item in _dropped(file, rule)
+        ]
     try:
         check_file(file)
     except RuleError as error:
@@ -159,19 +169,14 @@ def check_passes(source: Source, with_overlaps: bool = False) -> list[Finding]:
 
 
 def _shadowed(name: str, rows: list[Row]) -> Iterator[Finding]:
-    seen: dict[tuple[object, ...], list[Row]] = {}
+    seen: Index[Row] = Index()
     by: dict[str, list[Row | None]] = {}
     units: dict[str, Unit] = {}
     for row in rows:
-        candidates = (
-            other
-            for signature in dict.fromkeys(wider_signatures(row.signature))
-            for other in seen.get(signature, ())
-            if other.unit is not row.unit
-        )
+        candidates = (other for other in seen.wider(row.case.pattern) if other.unit is not row.unit)
         units[row.unit.identity] = row.unit
         by.setdefault(row.unit.identity, []).append(next((o for o in candidates if shadows(o, row)), None))
-        seen.setdefault(row.signature, []).append(row)
+        seen.add(row.case.pattern, row)
     for identity, shadowing in by.items():
         if all(row is not None for row in shadowing):
             first = shadowing[0]

@@ -46,6 +46,15 @@ class Source:
     file: s.File
     module: rules.RuleModule
 
+    @functools.cached_property
+    def units(self) -> tuple[Unit, ...]:
+        """The rules in order."""
+        return tuple(
+            Unit(self, group, rule, notes_of(self.file, group, rule))
+            for group in self.file.groups
+            for rule in rules_of(self.file, group)
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Unit:
@@ -119,11 +128,7 @@ def compile_alone(file: s.File, group: s.Group, rule: s.Rule) -> str:
 
 def units_of(source: Source) -> list[Unit]:
     """The rules of a file in order."""
-    return [
-        Unit(source, group, rule, notes_of(source.file, group, rule))
-        for group in source.file.groups
-        for rule in rules_of(source.file, group)
-    ]
+    return list(source.units)
 
 
 def core_names() -> list[str]:

@@ -31,54 +31,11 @@ class Row:
         """The engine's matcher of the case: positions and dtypes."""
         return Matcher(self.unit.source.file, self.case, Pool(), "nsz" in self.unit.notes.flags)
 
-    @cached_property
-    def signature(self) -> tuple[Any, ...]:
-        """The root op and the kinds of the operands: what candidates are looked up by."""
-        return self.case.root, *[_kind(operand) for operand in self.case.pattern.operands]
-
 
 def _plain(pattern: s.Pattern) -> s.Pattern:
     while isinstance(pattern, s.Capture):
         pattern = pattern.pattern
     return pattern
-
-
-def _kind(pattern: s.Pattern) -> Any:
-    pattern = _plain(pattern)
-    if isinstance(pattern, s.Literal):
-        return ("literal", repr(pattern.value))
-    if isinstance(pattern, s.Constant):
-        return "constant"
-    if isinstance(pattern, s.Apply):
-        return (
-            ("op", pattern.ops[0])
-            if len(pattern.ops) == 1 and pattern.ops[0] not in OP_CLASSES
-            else "some op"
-        )
-    return "rest" if isinstance(pattern, s.Rest) else "any"
-
-
-def wider_signatures(signature: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-    """The signatures of patterns that may match all that this one matches."""
-    root, *kinds = signature
-    yield root, "rest"
-
-    def fill(done: tuple[Any, ...], left: list[Any]) -> Iterator[tuple[Any, ...]]:
-        if not left:
-            yield (root, *done)
-            return
-        kind = left[0]
-        wider = [kind, "any"]
-        if isinstance(kind, tuple) and kind[0] == "literal":
-            wider += ["constant", ("op", "CONST"), "some op"]
-        elif kind == "constant":
-            wider += [("op", "CONST"), "some op"]
-        elif isinstance(kind, tuple):
-            wider += ["some op"]
-        for other in dict.fromkeys(wider):
-            yield from fill((*done, other), left[1:])
-
-    yield from fill((), kinds)
 
 
 class _Bindings:
