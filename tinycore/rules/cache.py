@@ -95,7 +95,7 @@ def compile_text(text: str, path: str) -> str:
 def _compile(text: str, path: str) -> CompiledText:
     # These two import lark.
     from tinycore.rules.generate import generate
-    from tinycore.rules.parse import deepest, parse, snippet
+    from tinycore.rules.parse import longest_line, parse, snippet
 
     file = parse(text, path)
     try:
@@ -103,7 +103,7 @@ def _compile(text: str, path: str) -> CompiledText:
         return CompiledText(source, compile(source, f"<rules {path}>", "exec"))
     except (RecursionError, SyntaxError, MemoryError):  # Python's own limits on nesting
         hint = "name parts of the expression in a block: { a = ...; b = ...; a + b }"
-        where = snippet(path, text, deepest(text))
+        where = snippet(path, text, longest_line(text))
         raise RuleSyntaxError(
             "an expression or pattern is nested too deeply", where=where, hint=hint
         ) from None

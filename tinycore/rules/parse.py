@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 import lark
@@ -29,7 +28,7 @@ def parse(text: str, path: str = "<rules>") -> s.File:
         what = "this number has too many digits, or is not finite where it has to be"
         raise RuleSyntaxError(what, where=snippet(path, text, error.span)) from None
     except RecursionError:
-        where = snippet(path, text, deepest(text))
+        where = snippet(path, text, longest_line(text))
         raise RuleSyntaxError("this is nested too deeply", where=where, hint="split the expression") from None
     imports = tuple(item for item in items if isinstance(item, s.Import))
     natives = tuple(item for item in items if isinstance(item, s.Native))
@@ -55,25 +54,12 @@ def snippet(path: str, text: str, span: s.Span) -> str:
     return f"{path}:{span.line}:{span.column}\n{line}\n{' ' * (span.column - 1)}{marks}"
 
 
-def deepest(text: str) -> s.Span:
-    """The place where most brackets are open, or the start of the longest item when there are few."""
-    depth, found = 0, (0, 0)
-    for at, character in enumerate(text):
-        depth += (character in "([{") - (character in ")]}")
-        found = max(found, (depth, -at))
-    at = -found[1] if found[0] > 50 else max(_items(text), default=(0, 0))[1]
-    line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
-    return s.Span(line, column, line, column + 1)
-
-
-def _items(text: str) -> Iterator[tuple[int, int]]:
-    """Length and start of every line with something on it."""
-    start = 0
-    for line in text.split("\n"):
-        indent = len(line) - len(line.lstrip())
-        if line.strip():
-            yield len(line), start + indent
-        start += len(line) + 1
+def longest_line(text: str) -> s.Span:
+    """The place of the longest line: the likeliest one for nesting that is too deep."""
+    lines = text.split("\n")
+    line = max(range(len(lines)), key=lambda number: len(lines[number]))
+    column = len(lines[line]) - len(lines[line].lstrip()) + 1
+    return s.Span(line + 1, column, line + 1, column + 1)
 
 
 def check_error(file: s.File, span: s.Span, what: str, hint: str | None = None) -> RuleCheckError:
