@@ -191,6 +191,7 @@ _SCHEMA: Final[Mapping[str, Mapping[str, tuple[Check, bool]]]] = {
         "gather": (_boolean, False),
         "max_buffers": (_integer, False),
         "cache_bytes": (_list_of(_integer), False),
+        "dots": (_list_of(_table), False),
     },
     "rules": {"file": (_rule_file, True), "stage": (_STAGE, True), "group": (_ID, False)},
     "pass": {
