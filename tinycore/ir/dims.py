@@ -58,7 +58,7 @@ def product(dims: Iterable[Dim]) -> Dim:
     """The product of dimensions; 1 for none."""
     result: Dim = 1
     for dim in dims:
-        result = multiply(result, dim)
+        result = result * dim if type(dim) is int and type(result) is int else multiply(result, dim)
     return result
 
 

@@ -106,7 +106,11 @@ class Device(Protocol):
         """Source text of a program (shown at DEBUG=4, and hashed into the cache key)."""
 
     def compile(self, source: str, name: str) -> bytes:
-        """Loadable code. Pure: the answer is cached on disk under target.fingerprint. Raises CompileError."""
+        """Loadable code. Pure: the answer is cached on disk under target.fingerprint. Raises CompileError.
+
+        May run in another thread than everything else, for one kernel at a time; a compiler that lets go of
+        the interpreter lock works while the next kernel is lowered.
+        """
 
     def load(self, binary: bytes, signature: Signature) -> Executable:
         """Make code callable. `binary` has been verified to be what `compile` returned."""

@@ -6,6 +6,7 @@ such. A FLIP walks the same axis backwards.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -110,7 +111,8 @@ def _reshaped(source: Shape, target: Shape, entries: list[int], mixed: set[int])
     return result
 
 
-def aligned(source: Shape, target: Shape) -> list[tuple[list[int], list[int]]]:
+@functools.lru_cache(maxsize=1024)
+def aligned(source: Shape, target: Shape) -> Sequence[tuple[Sequence[int], Sequence[int]]]:
     """The smallest groups of neighbouring axes that a RESHAPE turns into one another.
 
     >>> aligned((6, 4), (2, 3, 4))
