@@ -38,6 +38,9 @@ CASES = {
     "linear": lambda: linear(64, 32, 32),
     "linear odd": lambda: linear(61, 37, 43),
     "linear wide": lambda: linear(50, 33, 41, dtypes.int64),
+    "few rows": lambda: product(17, 90, 75),
+    "few rows in blocks": lambda: product(14, 601, 40),
+    "linear of few rows": lambda: linear(19, 45, 50),
     "linear in blocks": lambda: linear(50, 96, 50),
     "and more": lambda: product(51, 70, 45).alu(ops.MAX, UOp.const(dtypes.int32, 900, (51, 45))) * 2,
     "batched": lambda: matmul(x(3, 49, 40), x(3, 40, 70, identity=2)),
@@ -50,7 +53,6 @@ CASES = {
 def small_blocks(monkeypatch):
     """Blocks of a size that tests have room for."""
     monkeypatch.setattr(contraction, "MOST_STEPS", 32)
-    monkeypatch.setattr(contraction, "LEAST_STEPS", 8)
     monkeypatch.setattr(contraction, "COPIED_FOR", 24)
 
 
@@ -170,7 +172,7 @@ def test_long_reductions_go_in_blocks():
 
 def test_what_is_read_in_place():
     """Small and well-placed operands, and those with few rows to use a copy."""
-    for root in (product(64, 30, 60), product(20, 200, 200), linear(20, 64, 64)):
+    for root in (product(64, 30, 60), product(9, 200, 200), linear(9, 64, 64)):
         (kernel,) = kernels_of(root)
         assert not any("stage" in str(action) for action in tiled(kernel, LANES).arg)
 

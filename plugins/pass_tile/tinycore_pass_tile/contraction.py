@@ -22,13 +22,14 @@ from tinycore.ir import Capabilities, UOp, dtypes, ops
 from tinycore_pass_tile.analysis import DYNAMIC, Access, Nest, bound, is_static, largest_itemsize, number
 from tinycore_pass_tile.windows import best_rows
 
-LEAST_ROWS = 48
+LEAST_ROWS = 13
 """Fewer rows use a copy too rarely to pay for it."""
+FEW_ROWS = 48
+"""Fewer rows use a copy so seldom that it need not stay in the second cache: it is one block of steps."""
 COPIED_FOR = 96
 """Rows that pay for a copy of their own in each thread."""
 MOST_STEPS = 1024
 """Steps of one block: long enough that partial results are seldom exchanged."""
-LEAST_STEPS = 128
 SUMMED = 16
 """Lanes for the sums of rows that offsets are taken back by."""
 WAYS = 8
@@ -193,10 +194,13 @@ def blocks_of(found: Product, lanes: int, capabilities: Capabilities) -> Blocks:
     itemsize = max(found.right.node.dtype.itemsize * found.group, capabilities.vector_bytes // lanes)
     second = capabilities.cache_bytes[1]
     total = bound(found.columns)
-    steps = _steps(found.count)
-    vectors = 2 if _padded(total, 2 * lanes) <= 1.1 * _padded(total, lanes) else 1
+    few = bound(found.rows) < FEW_ROWS
+    steps = _steps(found.count, MOST_STEPS * 8 if few else MOST_STEPS)
+    spared = 1.1 if found.group == 1 else 1.25  # what a tile of one vector costs beside one of two
+    vectors = 2 if _padded(total, 2 * lanes) <= spared * _padded(total, lanes) else 1
     width = lanes * vectors
-    room = max(1, second // 2 // (steps * itemsize * width))
+    tile_bytes = steps * itemsize * width
+    room = min(4, max(1, 2 * second // tile_bytes)) if few else max(2, second // 2 // tile_bytes)
     columns = width * _share(-(-total // width), room, capabilities.threads * PIECES_PER_THREAD)
     tile = best_rows(
         bound(found.rows), max(1, min((capabilities.vector_registers - vectors - 1) // vectors, WAYS))
@@ -207,12 +211,15 @@ def blocks_of(found: Product, lanes: int, capabilities: Capabilities) -> Blocks:
     return Blocks(columns, steps, rows, tile, lanes, vectors)
 
 
-def _steps(total: int) -> int:
-    """Steps of a block: a divisor, or all of them where there is none of a good size."""
-    if total <= MOST_STEPS + MOST_STEPS // 4:
+def _steps(total: int, most: int) -> int:
+    """Steps of a block: all of them, or so many that as few as possible are left over.
+
+    >>> _steps(1100, 1024), _steps(4097, 1024), _steps(4096, 1024)
+    (1100, 1024, 1024)
+    """
+    if total <= most + most // 4:
         return total
-    sizes = [size for size in range(LEAST_STEPS, MOST_STEPS + 1) if total % size == 0]
-    return max(sizes, default=total)
+    return min(range(most // 2, most + 1), key=lambda size: (total % size, -size))
 
 
 def _padded(total: int, size: int) -> int:
