@@ -103,6 +103,36 @@ def test_faults_are_caught_and_equivalents_told_apart(units):
     assert judge(unit, wrong).outcome in ("type error", "caught")
 
 
+def test_a_fault_where_nothing_ever_goes_is_equivalent(units):
+    (unit,) = units("r: -x:float32 => const(x.dtype, -1 if x.dtype == float32 else 5, x.shape) * x")
+    outcomes = {mutant.what: judge(unit, mutant) for mutant in mutants(unit)}
+    dead = [outcome for what, outcome in outcomes.items() if what.startswith("5 becomes")]
+    assert [(outcome.outcome, outcome.by) for outcome in dead] == [("equivalent", "the same graphs")] * 2
+    assert all(o.outcome == "caught" for what, o in outcomes.items() if what.startswith("sign lost"))
+
+
+def test_faults_in_text_are_caught(units):
+    text = """render SUB(a:Float, b) => "({a} - {b})"
+render LE(a, b) => "({a} <= {b})"
+render n@RANGE(m) => "for (int64 {n} = 0; {n} < {m}; {n}++) {{"
+"""
+    made = [
+        (unit, mutant) for unit in units(text, "group g(render) @language(c)") for mutant in mutants(unit)
+    ]
+    wanted = {
+        "swapped operands",
+        "off by one",
+        "lost sign",
+        "flipped comparison",
+        "wrong capture",
+        "wrong dtype",
+    }
+    assert {mutant.operator for _, mutant in made} == wanted
+    outcomes = [judge(unit, mutant) for unit, mutant in made]
+    assert not [item for item in outcomes if item.outcome == "survived"]
+    assert sum(item.outcome == "caught" for item in outcomes) >= 12
+
+
 def test_drawn_faults_are_different_and_the_same_every_time(units):
     several = units(MUTATED)
     drawn = draw(several, 12, 3)
