@@ -62,13 +62,12 @@ def _forget(reference: _Reference) -> None:
     home.pop(reference.key)
 
 
-def _enter(home: _Home, key: tuple[Any, ...], node: UOp) -> UOp:
-    """Put a new node into its table; what is there already wins."""
-    fresh = _Reference(node, _forget)
-    fresh.home = home
-    fresh.key = key
-    winner = home.setdefault(key, fresh)  # atomic: hashing and comparing keys runs no Python code
-    while winner is not fresh:
+def _settle(home: _Home, key: tuple[Any, ...], node: UOp, fresh: _Reference) -> UOp:
+    """What happens when the key was taken: by another thread's node, or by one that has just died."""
+    while True:
+        winner = home.setdefault(key, fresh)
+        if winner is fresh:
+            return node
         existing = winner()
         if existing is not None:
             del fresh.home
@@ -77,10 +76,9 @@ def _enter(home: _Home, key: tuple[Any, ...], node: UOp) -> UOp:
             del winner.home
         except AttributeError:  # another thread is about to remove the dead entry
             time.sleep(0)
-            winner = home.setdefault(key, fresh)
         else:
-            home[key] = winner = fresh
-    return node
+            home[key] = fresh
+            return node
 
 
 _new = object.__new__
@@ -130,7 +128,11 @@ class UOp:
             mask |= operand.mask
         node.mask = mask
         node._bounds = None
-        return _enter(home, key, node)
+        fresh = _Reference(node, _forget)
+        fresh.home = home
+        fresh.key = key
+        winner = home.setdefault(key, fresh)  # atomic: hashing and comparing keys runs no Python code
+        return node if winner is fresh else _settle(home, key, node, fresh)
 
     def __reduce__(self) -> Any:
         from tinycore.ir.text import parse, print_graph
@@ -431,9 +433,17 @@ def adopt(node: UOp) -> UOp:
     for operand in node.src:
         mask |= operand.mask
     node.mask = mask
+    fresh = _Reference(node, _forget)
+    home: _Home
+    key: tuple[Any, ...]
     if node.arg is None:
-        return _enter(_plain[node.op][node.dtype], node.src, node)
-    return _enter(_table, (node.op, node.dtype, node.src, node.arg), node)
+        home, key = _plain[node.op][node.dtype], node.src
+    else:
+        home, key = _table, (node.op, node.dtype, node.src, node.arg)
+    fresh.home = home
+    fresh.key = key
+    winner = home.setdefault(key, fresh)
+    return node if winner is fresh else _settle(home, key, node, fresh)
 
 
 def table_size() -> int:

@@ -188,6 +188,7 @@ def _rewrites(forward: dict[UOp, UOp], run: Run) -> dict[UOp, UOp]:
 def _planned(root: UOp, run: Run, forward: dict[UOp, UOp]) -> list[UOp | None]:
     """The nodes below this one that have no final form yet, users before operands."""
     mask, memo = run.mask, run.memo
+    unseen = not (memo or forward)
     order: list[UOp | None] = []
     seen: set[UOp] = set()
     stack: list[UOp | None] = [root]
@@ -195,8 +196,8 @@ def _planned(root: UOp, run: Run, forward: dict[UOp, UOp]) -> list[UOp | None]:
         node = stack.pop()
         if node is None:
             order.append(stack.pop())
-        elif node.mask & mask and node not in memo and node not in seen:
-            if node in forward:
+        elif node.mask & mask and node not in seen and (unseen or node not in memo):
+            if not unseen and node in forward:
                 raise run.pending(_rewrites(forward, run), node)
             seen.add(node)
             stack += (node, None)

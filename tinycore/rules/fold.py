@@ -24,9 +24,10 @@ def fold(op: Op, dtype: DType, src: tuple[UOp, ...]) -> UOp:
     """The constant that an elementwise op of constants is; the plain node where it is not folded."""
     fast = _ON_INTEGERS.get(op)
     if fast is not None and dtype.kind in _INTEGER_KINDS:
-        exact = fast(src[0].arg[0], src[1].arg[0])
+        second, shape = src[1].arg
+        exact = fast(src[0].arg[0], second)
         wrapped = exact if dtype.kind == "index" else dtype.to_bits(exact)
-        return UOp(ops.CONST, dtype, (), (wrapped, src[1].arg[1]))
+        return UOp.__new__(UOp, ops.CONST, dtype, (), (wrapped, shape))
     bits = _fold_bits(op, dtype, src)
     return UOp(op, dtype, src) if bits is None else UOp(ops.CONST, dtype, (), (bits, src[-1].arg[1]))
 
