@@ -56,7 +56,8 @@ def _whole(unit: Unit) -> Derived:
     return Derived("positive", unit.identity, unit.where, problem, found.refutation)
 
 
-def _instances(unit: Unit, cases: list[Typed], seed: int) -> Iterator[tuple[UOp, RandomLeaves, int]]:
+def instances(unit: Unit, cases: list[Typed], seed: int) -> Iterator[tuple[UOp, RandomLeaves, int]]:
+    """Random graphs that look like the pattern of a rule, their leaves, and the number of the attempt."""
     chance = random.Random(f"{unit.identity} derived {seed}")
     dyadic = bool(unit.notes.flags & {"reassoc", "contract", "arcp"})
     for attempt in range(ATTEMPTS):
@@ -74,7 +75,7 @@ def _scalar(unit: Unit, seed: int) -> Iterator[Derived]:
     found = Tested()
     commuted: list[str] = []
     swaps = 0
-    for before, leaves, attempt in _instances(unit, cases, seed) if cases else ():
+    for before, leaves, attempt in instances(unit, cases, seed) if cases else ():
         place = places[attempt % len(places)]
         if not try_instance(unit, table, before, leaves.arrays, place, found):
             continue
@@ -137,7 +138,7 @@ def _guard_false(unit: Unit, seed: int) -> Iterator[Derived]:
         return
     places = contexts(unit)
     cases = [typed for typed, _ in zip(typed_cases(unit), range(TYPED_LIMIT), strict=False)]
-    for before, _, attempt in _instances(unit, cases, seed + 1):
+    for before, _, attempt in instances(unit, cases, seed + 1):
         place = places[attempt % len(places)]
         try:
             denied = rewritten(opposite, before, place) is not None

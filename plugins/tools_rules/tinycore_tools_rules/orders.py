@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import z3
 
@@ -65,7 +65,15 @@ class Orientation:
     precedence: tuple[str, ...]
 
 
-def loops_of(module: RuleModule) -> Iterator[tuple[str, list[Row]]]:
+class Loop(NamedTuple):
+    """Rules that run until nothing changes: their name, the rules, and what runs them."""
+
+    name: str
+    rows: list[Row]
+    run: Pass
+
+
+def loops_of(module: RuleModule) -> Iterator[Loop]:
     """Everything in a file that runs until nothing changes, with its rules: each needs an order of its own.
 
     A stage that rewrites every node once comes to an end by itself, but not inside of ``fixpoint(a ; b)``: the rules
@@ -74,19 +82,19 @@ def loops_of(module: RuleModule) -> Iterator[tuple[str, list[Row]]]:
     yield from _loops(module.passes.items())
     for name, stage in stages_of(module):
         if name in module.groups and name not in module.passes and stage.strategy != "bottom_up":
-            yield name, rows_of(stage)
+            yield Loop(name, rows_of(stage), Pass(name, (stage,)))
 
 
-def _loops(passes: Iterable[tuple[str, Pass]]) -> Iterator[tuple[str, list[Row]]]:
+def _loops(passes: Iterable[tuple[str, Pass]]) -> Iterator[Loop]:
     for name, item in passes:
         if item.repeat:
-            yield name, [row for stage in _stages(item) for row in rows_of(stage)]
+            yield Loop(name, [row for stage in _stages(item) for row in rows_of(stage)], item)
             continue
         for part in item.stages:
             if isinstance(part, Pass):
                 yield from _loops([(name, part)])
             elif part.strategy != "bottom_up":
-                yield name, rows_of(part)
+                yield Loop(name, rows_of(part), Pass(name, (part,)))
 
 
 def _stages(item: Pass) -> Iterator[Stage]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tinycore.cli.output import print_json
 from tinycore.rules import syntax as s
-from tinycore_tools_rules.orders import Open, Orientation, loops_of, orient
+from tinycore_tools_rules.driven import Driven, drive
+from tinycore_tools_rules.orders import Loop, Open, Orientation, loops_of, orient
 from tinycore_tools_rules.parallel import watched
-from tinycore_tools_rules.sources import Unit, open_sources
+from tinycore_tools_rules.sources import Source, Unit, open_sources
+
+NEWLINE = "\n"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,28 +22,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--order", action="store_true", help="print the weights and the precedence that were found"
     )
+    parser.add_argument(
+        "--graphs",
+        type=int,
+        default=5,
+        metavar="N",
+        help="run each rule that no order covers on N random graphs that it matches (default 5)",
+    )
     parser.add_argument("--trusted", action="store_true", help="list the rules whose results natives make")
     parser.add_argument("--grows", action="store_true", help="list the rules that say @grows, and why")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Orient the rules of everything that runs to a normal form."""
-    loops = [
-        (source, name, rows)
-        for source in open_sources(arguments.files)
-        for name, rows in loops_of(source.module)
-    ]
-    work = (orient(f"{source.name}:{name}", rows, source.name) for source, name, rows in loops)
-    found = list(watched(work, len(loops), "ordering"))
+    """Orient the rules of everything that runs to a normal form, and run what has no order."""
+    loops = [(source, loop) for source in open_sources(arguments.files) for loop in loops_of(source.module)]
+    work = (_examined(source, loop, arguments.graphs) for source, loop in loops)
+    examined = list(watched(work, len(loops), "ordering"))
+    found = [item for item, _ in examined]
     if arguments.json:
-        print_json([_data(item) for item in found])
+        print_json([_data(item, driven) for item, driven in examined])
     else:
         needed = {
             unit.identity for item in found for unit in item.grows if unit not in item.needless
         }  # in one pass or another
-        for item in found:
-            print("\n".join(_lines(item, arguments, needed)))
+        for item, driven in examined:
+            print("\n".join(_lines(item, driven, arguments, needed)))
     return 1 if any(item.open for item in found) else 0
+
+
+def _examined(source: Source, loop: Loop, graphs: int) -> tuple[Orientation, list[Driven]]:
+    found = orient(f"{source.name}:{loop.name}", loop.rows, source.name)
+    unproved = [*found.grows, *(unit for unit, _ in found.trusted)] if graphs else []
+    driven = list(drive(loop.run, unproved, graphs))
+    loops = [
+        Open(item.unit, f"a graph that it matches has no end:\n{item.loop}") for item in driven if item.loop
+    ]
+    return dataclasses.replace(found, open=(*found.open, *loops)), driven
 
 
 def reason_of(unit: Unit) -> str:
@@ -48,7 +66,7 @@ def reason_of(unit: Unit) -> str:
     return " ".join(str(part.value) for part in note.arguments if isinstance(part, s.Text)) if note else ""
 
 
-def _data(item: Orientation) -> dict[str, Any]:
+def _data(item: Orientation, driven: Sequence[Driven]) -> dict[str, Any]:
     def named(unit: Unit) -> dict[str, str]:
         return {"rule": unit.identity, "where": unit.where}
 
@@ -67,20 +85,29 @@ def _data(item: Orientation) -> dict[str, Any]:
             }
             for each in item.open
         ],
+        "driven": {each.unit.identity: each.graphs for each in driven},
         "weights": dict(item.weights),
         "precedence": list(item.precedence),
     }
 
 
-def _lines(item: Orientation, arguments: argparse.Namespace, needed: set[str]) -> Iterator[str]:
+def _lines(
+    item: Orientation, driven: Sequence[Driven], arguments: argparse.Namespace, needed: set[str]
+) -> Iterator[str]:
     parts = [f"{_count(item.oriented, 'rule')} {_verb(item.oriented, 'gets', 'get')} smaller"]
     parts += [f"{len(item.grows)} {_verb(item.grows, 'says', 'say')} @grows"] if item.grows else []
     parts += [f"{len(item.trusted)} {_verb(item.trusted)} made by natives"] if item.trusted else []
     parts += [f"{len(item.open)} {_verb(item.open)} open"] if item.open else []
+    tried = [each for each in driven if each.graphs]
+    parts += (
+        [f"{len(tried)} without an order were run on {sum(each.graphs for each in tried)} graphs"]
+        if tried
+        else []
+    )
     yield f"{item.name}: {', '.join(parts)} ({item.kind} order)"
     for first, *others in _by_place(item.open):
         more = f" (and {_count(others, 'more form')} of it)" if others else ""
-        yield f"  {first.unit.where}: {first.unit.name}{more}: {first.reason}"
+        yield f"  {first.unit.where}: {first.unit.name}{more}: {first.reason.replace(NEWLINE, NEWLINE + '    ')}"
         yield from (f"    {unit.where}: {unit.name}" for unit in first.against)
     if item.open:
         yield "  hint: make results smaller or guards stricter; @grows says that fuel is to keep a rule in check"
