@@ -98,13 +98,16 @@ def choose_transpose(
         order.append(outer)
     others = [r for r in nest.loops if r not in (square.vector, square.unrolled)]
     order += [renamed[number(r)] for r in others]
-    blocks, inside = [], []
+    blocks: list[int] = []
+    inside: list[int] = []
     across = square.unrolled if square.stored is square.vector else square.vector
     for r in (across, square.stored):
-        tile, lane, block, place = (next(ids) for _ in range(4))
+        tile, lane, rest, block, place = (next(ids) for _ in range(5))
+        kind = "vector" if r is square.vector else "unroll"
         actions += [
-            Split(renamed[number(r)], sizes[number(r)], tile, lane, "mask"),
-            Bind(lane, "vector" if r is square.vector else "unroll"),
+            Split(renamed[number(r)], sizes[number(r)], tile, lane, "peel mask", rest),
+            Bind(lane, kind),
+            Bind(rest, kind),
             Split(tile, BLOCK, block, place, "bound"),
         ]
         blocks.append(block)
