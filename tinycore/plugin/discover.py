@@ -11,17 +11,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from tinycore.config import config
 from tinycore.errors import PluginError, TinycoreError
 from tinycore.plugin import settings, versions
+from tinycore.plugin.installed import EntryPoint, Installed, installed
 from tinycore.plugin.manifest import FILE_NAME, Manifest, provides, read_manifest
 
-if TYPE_CHECKING:
-    from importlib.metadata import Distribution, EntryPoint
-
 GROUP: Final = "tinycore.plugins"
+UNKNOWN: Final = "unknown"
 
 State: TypeAlias = Literal["ok", "disabled", "failed"]
 
@@ -83,33 +82,20 @@ class Plugin:
         }
 
 
-def _entry_points() -> list[tuple[EntryPoint, Distribution]]:
+def _entry_points() -> list[tuple[EntryPoint, Installed]]:
     """Every entry point of the group, once a distribution: editable installs can be listed twice."""
-    from importlib.metadata import distributions
-
-    found: dict[tuple[str, str, str], tuple[EntryPoint, Distribution]] = {}
-    for distribution in distributions():
-        # Distributions that bring nothing for us are only searched for a word, not parsed.
-        if GROUP in (distribution.read_text("entry_points.txt") or ""):
-            for entry in distribution.entry_points:
-                if entry.group == GROUP:
-                    name = settings.normalize(_name(distribution))
-                    found.setdefault((name, entry.name, entry.value), (entry, distribution))
+    found: dict[tuple[str, str, str], tuple[EntryPoint, Installed]] = {}
+    for distribution in installed():
+        for entry in distribution.entry_points(GROUP):
+            name = settings.normalize(distribution.name or UNKNOWN)
+            found.setdefault((name, entry.name, entry.value), (entry, distribution))
     return list(found.values())
 
 
-def _name(distribution: Distribution) -> str:
-    """The distribution's name; damaged metadata may have lost it."""
-    try:
-        return distribution.metadata["Name"] or "unknown"
-    except (TypeError, KeyError):
-        return "unknown"
-
-
-def _examine(entry: EntryPoint, distribution: Distribution) -> Plugin:
+def _examine(entry: EntryPoint, distribution: Installed) -> Plugin:
     """Locate the package and read the manifest; every mishap becomes a recorded failure."""
-    name = _name(distribution)
-    version = "unknown" if name == "unknown" else distribution.version or "unknown"
+    name = distribution.name or UNKNOWN
+    version = UNKNOWN if name == UNKNOWN else distribution.version or UNKNOWN
     plugin = Plugin(settings.normalize(entry.name), name, version, entry.value)
     if not entry.value.isidentifier():
         # find_spec("a.b") would import `a`: only top-level packages can be located without running them.
@@ -172,5 +158,6 @@ def discover() -> tuple[Plugin, ...]:
         try:
             found.append(_examine(entry, distribution))
         except (TinycoreError, OSError, ValueError) as error:
-            found.append(Plugin(entry.name, _name(distribution), "unknown", entry.value).failed(str(error)))
+            broken = Plugin(entry.name, distribution.name or UNKNOWN, UNKNOWN, entry.value)
+            found.append(broken.failed(str(error)))
     return tuple(_apply_choice(sorted(found, key=lambda plugin: (plugin.id, plugin.distribution))))

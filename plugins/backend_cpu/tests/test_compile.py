@@ -108,7 +108,7 @@ def test_the_fingerprint_needs_no_llvm_and_knows_what_matters(monkeypatch):
     monkeypatch.setattr(compiling, "_processor", lambda: ("another",))
     assert computed() != fingerprint()
     monkeypatch.undo()
-    monkeypatch.setattr("importlib.metadata.version", lambda name: "99.0")
+    monkeypatch.setattr("tinycore.plugin.installed.version_of", lambda name: "99.0")
     assert computed() != fingerprint()
 
 

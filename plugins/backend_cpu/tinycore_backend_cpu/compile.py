@@ -46,12 +46,9 @@ def fingerprint() -> str:
     >>> fingerprint() == fingerprint()
     True
     """
-    from importlib.metadata import PackageNotFoundError, version
+    from tinycore.plugin.installed import version_of
 
-    try:
-        compiler = version("llvmlite")
-    except PackageNotFoundError:
-        compiler = "none"
+    compiler = version_of("llvmlite") or "none"
     parts = (compiler, *PROCESS_OPTIONS, FEATURES, str(OPTIMISATION), str(REVISION), *_processor())
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
 

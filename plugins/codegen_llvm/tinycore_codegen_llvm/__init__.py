@@ -50,12 +50,9 @@ def fingerprint() -> str:
     >>> fingerprint().startswith("llvm-")
     True
     """
-    from importlib.metadata import PackageNotFoundError, version
+    from tinycore.plugin.installed import version_of
 
-    try:
-        compiler = version("llvmlite")
-    except PackageNotFoundError:
-        compiler = "none"
+    compiler = version_of("llvmlite") or "none"
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
