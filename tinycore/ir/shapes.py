@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tinycore.ir import dims
-from tinycore.ir.ops import ops
+from tinycore.ir.ops import TABLE, ops
 from tinycore.ir.uop import Shape, UOp
 
 
@@ -67,18 +67,19 @@ def infer(node: UOp) -> Shape:
     stack = [node]
     while stack:
         current = stack[-1]
-        try:
-            current._shape  # noqa: B018 - asks whether it is known
-        except AttributeError:
+        if current._shape is None:
             # Only the operands that a rule reads are visited: operand 0, and the index of GATHER and LOAD.
             needed = current.src[:2] if current.op in _READS_TWO else current.src[:1]
-            missing = [operand for operand in needed if not hasattr(operand, "_shape")]
+            missing = [operand for operand in needed if operand._shape is None]
             if missing:
-                stack.extend(missing)
+                stack += missing
                 continue
-            current._shape = RULES[current.op.shape](current)
+            current._shape = _RULE_OF[current.op](current)
         stack.pop()
-    return node._shape
+    found = node._shape
+    assert found is not None
+    return found
 
 
+_RULE_OF = {op: RULES[op.shape] for op in TABLE.values()}
 _READS_TWO = frozenset({ops.GATHER, ops.LOAD})

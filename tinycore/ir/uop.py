@@ -102,7 +102,7 @@ class UOp:
     src: tuple[UOp, ...]
     arg: Any
     mask: int
-    _shape: Shape
+    _shape: Shape | None
     _bounds: tuple[int, int] | None
     _ranges: frozenset[UOp]
 
@@ -127,7 +127,7 @@ class UOp:
         for operand in src:
             mask |= operand.mask
         node.mask = mask
-        node._bounds = None
+        node._shape = node._bounds = None
         fresh = _Reference(node, _forget)
         fresh.home = home
         fresh.key = key
@@ -149,10 +149,8 @@ class UOp:
     @property
     def shape(self) -> Shape:
         """The shape of a tensor value; at program level ``()`` or ``(lanes,)``; ``()`` for statements."""
-        try:
-            return self._shape
-        except AttributeError:
-            return _facts.shape(self)
+        known = self._shape
+        return known if known is not None else _facts.shape(self)
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -423,7 +421,7 @@ def draft(op: Op, dtype: DType, src: tuple[UOp, ...], arg: Any) -> UOp:
     node.src = src
     node.arg = arg
     node.mask = 0
-    node._bounds = None
+    node._shape = node._bounds = None
     return node
 
 
