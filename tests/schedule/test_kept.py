@@ -9,6 +9,7 @@ from tinycore import Tensor
 from tinycore.ir import ops
 from tinycore.runtime.report import collect
 from tinycore.schedule import make_schedule, number_buffers
+from tinycore.schedule.reasons import describe
 
 RANDOM = np.random.default_rng(0)
 
@@ -49,6 +50,7 @@ def on_lanes():
 def test_attention_is_one_kernel():
     (step,) = steps_of(attention(*heads(2, 3, 64, 16)))
     assert len(kept_in(step)) == 2  # the scores, and what softmax makes of them
+    assert sum("keeps rows" in line for line in describe(step.kernel)) == 2
 
 
 def test_devices_without_lanes_store():
@@ -86,6 +88,15 @@ def test_large_weights_are_not_read_again_for_every_few_rows():
 def test_long_rows_are_stored():
     q, k, v = tensor(1, 8, 16), tensor(1, 8192, 16), tensor(1, 8192, 16)
     assert not any(kept_in(step) for step in steps_of(attention(q, k, v)))
+
+
+def test_kernels_do_not_grow_with_the_graph():
+    value = weight = tensor(64, 64)
+    for _ in range(40):
+        value = (value @ weight) * 0.5
+    steps = steps_of(value)
+    assert len(steps) >= 8
+    assert max(len(kept_in(step)) for step in steps) == 4
 
 
 def test_small_values_are_stored():

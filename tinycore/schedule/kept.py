@@ -19,6 +19,8 @@ MOST_ROW = 1 << 14
 """Bytes of a row: many of them must fit into a cache."""
 MOST_OPERANDS = 1 << 18
 """Bytes that all rows read: they are read again for every few rows."""
+MOST_KEPT = 4
+"""Values that one kernel keeps: kernels must not grow with the graph."""
 LEAST_BYTES = 1 << 14
 """Smaller values are not worth it."""
 
@@ -56,7 +58,20 @@ def choose_kept(
         rows = entries[:outer]
         if outer and _is_local(cones[node], stored, range(outer)) and _is_local(cones[user], stored, rows):
             kept[node] = user, outer, rows
-    return {node: user for node, (user, _, _) in kept.items() if _inside(node, kept)}
+    return _few({node: user for node, (user, _, _) in kept.items() if _inside(node, kept)}, cones)
+
+
+def _few(kept: dict[UOp, UOp], order: Iterable[UOp]) -> dict[UOp, UOp]:
+    """As many as one kernel may keep, directly or in what it keeps; `order` has operands before users."""
+    result: dict[UOp, UOp] = {}
+    counts: dict[UOp, int] = {}
+    for node in order:
+        user = kept.get(node)
+        if user is not None:
+            count = counts.get(user, 0) + 1 + counts.get(node, 0)
+            if count <= MOST_KEPT:
+                result[node], counts[user] = user, count
+    return result
 
 
 def _inside(node: UOp, kept: dict[UOp, tuple[UOp, int, Entries]]) -> bool:

@@ -98,6 +98,10 @@ def describe(kernel: UOp) -> list[str]:
                 pending = []
             elif node.op.elementwise or node.op in (ops.GATHER, ops.SCAN, ops.SCATTER):
                 pending.append(node.op.name)
+            elif node.op is ops.CONTIGUOUS:
+                lines.extend(_computes(pending))
+                lines.append(f"keeps rows of {_shape(node.shape)} to itself")
+                pending = []
         lines.extend(_computes(pending))
         lines.append(f"writes {_memory(target)}")
     return lines
