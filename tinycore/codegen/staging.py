@@ -233,15 +233,19 @@ def _strip(load: UOp, dimensions: tuple[Dimension, ...], action: StageInThread, 
     return UOp(ops.LOAD, load.dtype, (UOp(ops.AFTER, load.dtype, (scratch, filled)), place, TRUE), 1)
 
 
-def check_strips(kernel: UOp) -> None:
-    """Raises CompileError where iterations that are written out would fill the same strip, each for itself."""
+def check_kept(kernel: UOp) -> None:
+    """Raises CompileError where iterations that are written out would share what a thread keeps for one of them."""
     for node in kernel.toposort():
-        if node.op is ops.STORE and node.src[0].op is ops.SCRATCH and node.src[2].op is ops.LOAD:
-            for r in node.ranges:
-                if r.arg[1] in ("unroll", "vector") and r not in node.src[1].ranges:
-                    raise CompileError(
-                        f"r{r.arg[0]} cannot be bound to {r.arg[1]}: a strip is filled inside it"
-                    )
+        if node.op is not ops.STORE:
+            continue
+        memory = node.src[0]
+        while memory.op is ops.AFTER:
+            memory = memory.src[0]
+        if memory.op is not ops.SCRATCH or memory.arg[0] != "private":
+            continue
+        for r in node.ranges:
+            if r.arg[1] in ("unroll", "vector") and r not in node.src[1].ranges:
+                raise CompileError(f"r{r.arg[0]} cannot be bound to {r.arg[1]}: values are kept inside it")
 
 
 def _copying(number: int, dimension: Dimension) -> UOp:

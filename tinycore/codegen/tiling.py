@@ -29,7 +29,7 @@ from tinycore.codegen.staging import (
     GroupReduce,
     Stage,
     StageInThread,
-    check_strips,
+    check_kept,
     group_reduce,
     stage,
     stage_in_thread,
@@ -144,8 +144,8 @@ def apply(kernel: UOp, actions: Sequence[Action]) -> UOp:
         ):
             continue
         kernel = _APPLY[type(action)](kernel, action)
-    if any(isinstance(action, StageInThread) for action in actions):
-        check_strips(kernel)
+    if kernel.mask & ops.SCRATCH.bit:
+        check_kept(kernel)
     return kernel.replace(arg=(*(kernel.arg or ()), *actions))
 
 

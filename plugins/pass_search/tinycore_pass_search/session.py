@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tinycore.codegen.pipeline import Context
+from tinycore.codegen.pipeline import AFTER_TILE, Context
 from tinycore.codegen.tiling import Action, apply, ranges_of
 from tinycore.config import config, override
 from tinycore.errors import TinycoreError
@@ -76,6 +76,8 @@ def run(kernel: UOp, context: Context) -> UOp:
         return kernel
     base = _base(kernel, context)
     if base is None:
+        if measuring:
+            _warn(name_of(kernel), "its tiling cannot be replayed as a list of actions")
         return kernel
     if record is not None and record.base != base:
         record = None
@@ -99,7 +101,14 @@ def _base(kernel: UOp, context: Context) -> tuple[Action, ...] | None:
         if door.id == "tile":
             tiled = door.run(kernel, context)
     actions = tuple(tiled.arg or ())
-    return actions if apply(kernel, actions).src == tiled.src else None
+    try:
+        replayed = apply(kernel, actions)
+    except TinycoreError:
+        return None
+    if replayed.src != tiled.src:  # it may have simplified between actions
+        for step in AFTER_TILE:
+            tiled, replayed = step.run(tiled, context), step.run(replayed, context)
+    return actions if replayed.src == tiled.src else None
 
 
 def _applied(kernel: UOp, record: Record) -> UOp:
