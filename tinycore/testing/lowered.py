@@ -71,10 +71,11 @@ def _memory(schedule: Schedule) -> dict[UOp, Array]:
         sizes[slot] = max(sizes.get(slot, 0), nbytes(node))
     shared = {slot: np.full(size, 0xA5, np.uint8) for slot, size in sizes.items()}
     memory = {node: shared[slot] for node, slot in schedule.slots}
-    for result in schedule.results:
-        for node in result.toposort():
-            if node.op is ops.BUFFER and node not in memory:
-                memory[node] = np.full(nbytes(node), 0xA5, np.uint8)
+    kept = [step.buffers[0] for step in schedule.steps if isinstance(step, KernelStep) and step.remember]
+    results = [node for result in schedule.results for node in result.toposort() if node.op is ops.BUFFER]
+    for node in (*kept, *results):
+        if node not in memory:
+            memory[node] = np.full(nbytes(node), 0xA5, np.uint8)
     return memory
 
 
