@@ -84,7 +84,7 @@ def test_what_one_process_found_the_next_one_uses_without_measuring(tmp_path):
 def kernel_seen_by_the_pass(monkeypatch, compute):
     seen = []
     monkeypatch.setattr(session, "_base", lambda kernel, context: seen.append(kernel))
-    with override(search=1):
+    with override(search=1), pytest.warns(searching.SearchWarning, match="cannot be replayed"):
         forget_loaded()
         compute()
     return seen[0]
