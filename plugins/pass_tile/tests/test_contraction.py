@@ -114,6 +114,8 @@ GROUPED = {
     "odd halves": lambda: narrow(51, 63, 35, HALVES, dtypes.float32),
     "halves in blocks": lambda: narrow(50, 256, 40, HALVES, dtypes.float32),
     "weights of halves": lambda: narrow(49, 45, 50, HALVES, dtypes.float32, turned=True),
+    "few columns of bytes": lambda: narrow(50, 64, 23, BYTES, dtypes.int32),
+    "few columns of halves": lambda: narrow(70, 24, 24, HALVES, dtypes.float32, turned=True),
     "a batch of halves": lambda: summed(
         x(3, 49, 32, dtype=dtypes.bfloat16), x(3, 32, 40, identity=2, dtype=dtypes.bfloat16), dtypes.float32
     ),
@@ -191,3 +193,14 @@ def shrunk(pitch):
     wide = x(260, pitch, identity=2)
     columns = UOp(ops.SHRINK, wide.dtype, (wide,), ((0, 260), (0, 64)))
     return matmul(x(64, 260), columns)
+
+
+def test_sums_that_are_widened_afterwards_are_no_groups():
+    """The lanes are those of the widest dtype: an instruction for a whole register of sums does not fit."""
+    device = get_device("CPU")
+    (kernel,) = kernels_of(narrow(50, 64, 48, HALVES, dtypes.float32).cast(dtypes.float64) * 2)
+    program = lowered(kernel, device.target)
+    signature = Signature(program.name, len(program.parameters), 0, program.group)
+    executable = device.load(device.compile(device.render(program), program.name), signature)
+    arrays = signed(arrays_for(kernel, 0))
+    np.testing.assert_array_equal(launch(device, executable, program, arrays, 0), meaning(kernel, arrays, 0))

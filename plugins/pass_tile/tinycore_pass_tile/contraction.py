@@ -88,14 +88,14 @@ class _Plan:
 
     def split(self, target: int, size: int, total: int, tail: Tail = "peel") -> tuple[int, int, int]:
         """(outer, inner, rest) of a range; -1 for what does not come to be."""
-        if target < 0 or size >= total:
+        if target < 0 or size == total or (size > total and tail != "mask"):
             return -1, target, -1
         if size == 1:
             return target, -1, -1
         outer, inner, rest = next(self.ids), next(self.ids), next(self.ids)
         peeled = tail == "peel" and (total % size or total == DYNAMIC)
         self.actions.append(Split(target, size, outer, inner, tail, rest))
-        return outer, inner, rest if peeled else -1
+        return outer if size < total else -1, inner, rest if peeled else -1
 
     def bind(self, kind: str, *targets: int) -> None:
         """Bind those ranges that exist."""
@@ -110,7 +110,8 @@ def choose_contraction(
     found = product_of(nest, lanes) if lanes >= 4 and len(capabilities.cache_bytes) > 1 else None
     if found is None:
         return None
-    found = grouped(found, nest, capabilities)
+    if lanes * nest.reductions[0][0].dtype.itemsize == capabilities.vector_bytes:  # whole registers of sums
+        found = grouped(found, nest, capabilities)
     if found.group == 1 and not _worth_a_copy(found, capabilities):
         return None
     blocks = blocks_of(found, lanes, capabilities)
