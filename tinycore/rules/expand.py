@@ -83,29 +83,21 @@ def rewrite(tree: Any, change: Callable[[Any], Any]) -> Any:
 
 def names_in(tree: Any) -> Iterator[str]:
     """Every capture, variable and name below, with repetitions."""
-    if isinstance(tree, tuple):
-        for part in tree:
-            yield from names_in(part)
-    elif isinstance(tree, s.Node):
-        if isinstance(tree, (s.Variable, s.Constant, s.Rest, s.Capture, s.Name)) and tree.name is not None:
-            yield tree.name
-        for name in _PARTS[type(tree)]:
-            part = getattr(tree, name)
-            if isinstance(part, (tuple, s.Node)):
-                yield from names_in(part)
+    for node in nodes_in(tree):
+        if isinstance(node, (s.Variable, s.Constant, s.Rest, s.Capture, s.Name)) and node.name is not None:
+            yield node.name
 
 
 def nodes_in(tree: Any) -> Iterator[s.Node]:
     """Every syntax node below, this one included."""
-    if isinstance(tree, tuple):
-        for part in tree:
-            yield from nodes_in(part)
-    elif isinstance(tree, s.Node):
-        yield tree
-        for name in _PARTS[type(tree)]:
-            part = getattr(tree, name)
-            if isinstance(part, (tuple, s.Node)):
-                yield from nodes_in(part)
+    stack = [tree]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, tuple):
+            stack += part[::-1]
+        elif isinstance(part, s.Node):
+            yield part
+            stack += [getattr(part, name) for name in _PARTS[type(part)][::-1]]
 
 
 # --- loops ------------------------------------------------------------------------------------------------
