@@ -175,6 +175,8 @@ _DTYPES = {dtype.name for dtype in dtypes.CLASSES["Any"]}
 
 
 def _without_views(file: s.File, views: dict[str, s.View], rule: s.Rule) -> s.Rule:
+    if not views and not any(isinstance(node, s.ViewUse) for node in nodes_in(rule)):
+        return rule
     depth = 0
 
     def change(node: Any) -> Any:

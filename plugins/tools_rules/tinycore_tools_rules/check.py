@@ -90,6 +90,11 @@ def _dropped(file: s.File, rule: s.Rule) -> Iterator[Finding]:
     """An op that is matched without its attributes and built anew with others; gradients always build others."""
     if rule.kind == "vjp":
         return
+    built = [
+        node for node in nodes_in((rule.block, rule.result)) if isinstance(node, s.Build) and node.attributes
+    ]
+    if not built:
+        return
     matched: dict[str, bool] = {}
     for node in nodes_in(rule.pattern):
         if isinstance(node, s.Apply):
@@ -102,8 +107,8 @@ def _dropped(file: s.File, rule: s.Rule) -> Iterator[Finding]:
     captured = {node.name for node in nodes_in(rule.pattern) if isinstance(node, s.Capture)}
     if captured & used:  # the attributes may be asked of the node
         return
-    for node in nodes_in((rule.block, rule.result)):
-        if isinstance(node, s.Build) and node.attributes and matched.get(node.op) is False:
+    for node in built:
+        if matched.get(node.op) is False:
             error = check_error(
                 file,
                 node.span,
