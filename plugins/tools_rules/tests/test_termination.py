@@ -225,7 +225,7 @@ def test_the_core_comes_to_an_end() -> None:
 def test_what_has_no_order_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mine.rules"
     path.write_text(
-        "group g(fixpoint) {\n  a: MAX(x:Int, y) => MIN(y, x) @grows\n  b: MIN(x:Int, y) => MAX(y, x) @grows\n"
+        "group g(fixpoint) {\n  a: OR(x:Int, y) => XOR(y, x) @grows\n  b: XOR(x:Int, y) => OR(y, x) @grows\n"
         '  c: x:Int * $c if c > 1 => x * (c // 2)  @grows("fine")\n}'
     )
     assert run(path) == 1
@@ -234,10 +234,7 @@ def test_what_has_no_order_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[
         "a graph that it matches has no end:\n    b (" in text
         or "a graph that it matches has no end:\n    a (" in text
     )
-    assert re.search(
-        r"1 without an order were run on \d graphs", text
-    )  # how many hangs on the path of the file
-    assert "2 are open" in text and "MIN(" in text
+    assert "1 without an order were run on 5 graphs" in text and "2 are open" in text and "XOR(" in text
     assert run(path, "--json", "--graphs", "3") == 1
     (stage,) = json.loads(capsys.readouterr().out)
     assert {name[-1]: graphs for name, graphs in stage["driven"].items()} == {"a": 0, "b": 0, "c": 3}
