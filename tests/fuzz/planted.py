@@ -118,7 +118,7 @@ def one_slot(real):
 
 
 def first_part(real):
-    return lambda self, op, parts, depth: parts[0]
+    return lambda op, parts, place: parts[0]
 
 
 def unordered(real):
@@ -196,7 +196,7 @@ BUGS = {
     ),
     "unroll": Bug(
         "only the first of several partial sums counts",
-        function(LINEARIZE, "_Linearizer._combine", first_part),
+        function(LINEARIZE, "combined", first_part),
         "vector",
     ),
     "order": Bug(
