@@ -19,6 +19,8 @@ from benchmarks.model import Cell, Position, Result, Row
 
 ROUND_SECONDS = 0.02
 """A round repeats a call until it took about so long; its sample is the mean."""
+SETTLE_SECONDS = 0.1
+"""Before a library's turn: the idle threads of the one before spin for tens of milliseconds, on the same cores."""
 MOST_REPEATS = 1000
 PEER_FACTOR = 4.0
 """How much worse than the worst right peer our error may be: orders of summation differ."""
@@ -255,6 +257,7 @@ def _rounds(entries: Sequence[_Entry], options: Options, done: Callable[[], None
         for entry in order.sample(list(entries), len(entries)):
             if entry.spent > options.budget and entry.cell.samples:
                 continue
+            time.sleep(SETTLE_SECONDS)
             begin = time.perf_counter()
             try:
                 entry.last = None

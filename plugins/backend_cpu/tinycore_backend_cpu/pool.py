@@ -1,7 +1,7 @@
 """Threads that run a kernel's chunks, without Python between kernels.
 
 The code is LLVM IR text (`pool_ir`), compiled once and kept on disk, so a warm start maps it without LLVM.
-Waiting workers spin for 200 us and then sleep, so an idle pool burns nothing.
+Waiting workers spin for 5 ms, most of them yielding, and then sleep, so an idle pool burns nothing.
 
 Native calls go through `ctypes.CFUNCTYPE`, which releases the GIL: a kernel may run for seconds, and
 other Python threads (a data loader, a progress bar) must go on. `PYFUNCTYPE` would save 40 ns a launch and
@@ -47,7 +47,7 @@ from tinycore_backend_cpu.pool_layout import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SPIN_MICROSECONDS = 200
+SPIN_MICROSECONDS = 5000
 """How long a worker waits for the next job before it sleeps."""
 
 _BUSY_SECONDS = 20e-6

@@ -10,9 +10,13 @@ The protocol. One 64-bit word holds ``generation << 32 | open << 31 | active``.
 * The caller clears `open` and waits until `active` is 0; the last work of every worker is then visible to it.
 
 So the job's fields are written only while the word is closed and nobody is active, and are read only after a
-successful join. Workers that wait spin for a while and then sleep: on the upper half of the word by futex on
+successful join. Workers that wait spin for a while, then yield in turns, and then sleep: on the upper half of the word by futex on
 Linux, on a condition variable elsewhere. A caller that publishes before a worker has counted itself among the
 sleepers is seen by the worker's check of the generation; one that publishes after sees the sleeper.
+
+Systems like to wake a thread on the core of the thread that wakes it, and leave both there for milliseconds
+while other cores idle. On Linux a worker that finds itself on the caller's core therefore asks for any other
+one, and at once takes the request back, so that the system may place it as it likes afterwards.
 
 One caller at a time: the functions take the `CALLER` flag, and answer BUSY when another thread has it. They
 never wait for it, so a signal handler or a fork cannot deadlock, and a launch pays no Python lock.
@@ -23,6 +27,10 @@ All state is in one block of memory that the caller owns, at the offsets of `poo
 from __future__ import annotations
 
 from tinycore_backend_cpu.pool_layout import BUSY, DONE, EXTERNAL, STOPPED, Platform, StateLayout
+
+
+SPIN_BEFORE_YIELDING = 200_000
+"""Nanoseconds; a worker that waits for longer lets others have its core, but stays on it."""
 
 
 def pool_ir(platform: Platform) -> str:
@@ -62,7 +70,13 @@ def _declarations(platform: Platform) -> str:
         platform.pause[0],
     ]
     if platform.waiting == "futex":
-        lines.append("declare i64 @syscall(i64, ...)")
+        lines += [
+            "declare i64 @syscall(i64, ...)",
+            "declare i32 @sched_getcpu()",
+            "declare i32 @sched_getaffinity(i32, i64, ptr)",
+            "declare i32 @sched_setaffinity(i32, i64, ptr)",
+            "declare i64 @llvm.vector.reduce.or.v16i64(<16 x i64>)",
+        ]
     else:
         lines += [f"declare i32 @{name}(ptr, ptr)" for name in EXTERNAL["condition"] if name.endswith("init")]
         lines += [
@@ -129,7 +143,7 @@ wait:
   %last = phi i64 [ 0, %entry ], [ %generation, %closed ], [ %generation, %leave ]
   br label %spin
 spin:
-  %since = phi i64 [ 0, %wait ], [ %start, %look_at_clock ]
+  %since = phi i64 [ 0, %wait ], [ %start, %politely ], [ %start, %yield ]
   br label %spin_once
 spin_once:
   %turn = phi i64 [ 0, %spin ], [ %next_turn, %spin_again ]
@@ -148,9 +162,17 @@ look_at_clock:
   %start = select i1 %first_look, i64 %time, i64 %since
   %waited = sub i64 %time, %start
   %keep_spinning = icmp ult i64 %waited, %spin_limit
-  br i1 %keep_spinning, label %spin, label %sleep
+  br i1 %keep_spinning, label %politely, label %sleep
+politely:
+  %long = icmp ugt i64 %waited, {SPIN_BEFORE_YIELDING}
+  br i1 %long, label %yield, label %spin
+yield:
+  call void @move_away(ptr %state)
+  %yielded = call i32 @sched_yield()
+  br label %spin
 sleep:
   call void @sleep_until_changed(ptr %state, i64 %last)
+  call void @move_away(ptr %state)
   br label %awake
 awake:
   %stop = load atomic i32, ptr %stop_at acquire, align 4
@@ -183,8 +205,52 @@ exit:
     )
 
 
-# Both variants: @sleep_until_changed(state, last) and @wake(state, at most this many).
+# Both variants: @sleep_until_changed(state, last), @wake(state, at most this many), @move_away(state) and
+# @say_core(state).
 _SLEEP_FUTEX = f"""
+define internal void @say_core(ptr %state) {{
+entry:
+{_at("caller_at", StateLayout.CALLER_CORE)}\
+  %core = call i32 @sched_getcpu()
+  store atomic i32 %core, ptr %caller_at monotonic, align 4
+  ret void
+}}
+define internal void @move_away(ptr %state) {{
+entry:
+  %allowed_at = alloca [16 x i64], align 64
+  %others_at = alloca [16 x i64], align 64
+{_at("caller_at", StateLayout.CALLER_CORE)}\
+  %caller = load atomic i32, ptr %caller_at monotonic, align 4
+  %core = call i32 @sched_getcpu()
+  %same = icmp eq i32 %core, %caller
+  %known = icmp ult i32 %core, 1024
+  %wanted = and i1 %same, %known
+  br i1 %wanted, label %look, label %done
+look:
+  store <16 x i64> zeroinitializer, ptr %allowed_at, align 64
+  %got = call i32 @sched_getaffinity(i32 0, i64 128, ptr %allowed_at)
+  %allowed = load <16 x i64>, ptr %allowed_at, align 64
+  store <16 x i64> %allowed, ptr %others_at, align 64
+  %byte = lshr i32 %core, 3
+  %byte_at = getelementptr i8, ptr %others_at, i32 %byte
+  %eight = load i8, ptr %byte_at, align 1
+  %place = and i32 %core, 7
+  %place_byte = trunc i32 %place to i8
+  %bit = shl i8 1, %place_byte
+  %kept = xor i8 %bit, -1
+  %without = and i8 %eight, %kept
+  store i8 %without, ptr %byte_at, align 1
+  %others = load <16 x i64>, ptr %others_at, align 64
+  %any = call i64 @llvm.vector.reduce.or.v16i64(<16 x i64> %others)
+  %elsewhere = icmp ne i64 %any, 0
+  br i1 %elsewhere, label %move, label %done
+move:
+  %moved = call i32 @sched_setaffinity(i32 0, i64 128, ptr %others_at)
+  %restored = call i32 @sched_setaffinity(i32 0, i64 128, ptr %allowed_at)
+  br label %done
+done:
+  ret void
+}}
 define internal void @sleep_until_changed(ptr %state, i64 %last) {{
 entry:
 {_at("sleepers_at", StateLayout.SLEEPERS)}{_at("generation_at", StateLayout.GENERATION)}\
@@ -210,6 +276,12 @@ entry:
 """
 
 _SLEEP_CONDITION = f"""
+define internal void @say_core(ptr %state) {{
+  ret void
+}}
+define internal void @move_away(ptr %state) {{
+  ret void
+}}
 define internal void @sleep_until_changed(ptr %state, i64 %last) {{
 entry:
 {_at("sleepers_at", StateLayout.SLEEPERS)}\
@@ -378,6 +450,7 @@ together:
   %useful = sub i64 %chunks, 1
   %few = icmp slt i64 %useful, 2147483647
   %count = select i1 %few, i64 %useful, i64 2147483647
+  call void @say_core(ptr %state)
   call void @publish(ptr %state, i64 2147483648, i64 %count)
   call void @work(ptr %state, i64 0)
   %closed = atomicrmw and ptr %state, i64 -2147483649 acq_rel, align 64

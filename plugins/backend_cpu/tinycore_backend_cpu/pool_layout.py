@@ -14,7 +14,10 @@ DONE, BUSY, STOPPED = 0, 1, 2
 """What the functions answer. After BUSY and STOPPED nothing was done."""
 
 EXTERNAL: dict[Waiting, tuple[str, ...]] = {
-    "futex": ("pthread_create", "pthread_join", "sched_yield", "clock_gettime", "syscall"),
+    "futex": (
+        "pthread_create", "pthread_join", "sched_yield", "clock_gettime", "syscall",
+        "sched_getcpu", "sched_getaffinity", "sched_setaffinity",
+    ),
     "condition": (
         "pthread_create", "pthread_join", "sched_yield", "clock_gettime",
         "pthread_mutex_init", "pthread_mutex_lock", "pthread_mutex_unlock",
@@ -31,7 +34,7 @@ class StateLayout:
     WORD = 0
     GENERATION = 4  # the upper half of the word, little-endian
     NEXT_CHUNK = 128
-    FUNCTION, ARGUMENTS, CHUNKS = 256, 264, 272
+    FUNCTION, ARGUMENTS, CHUNKS, CALLER_CORE = 256, 264, 272, 280
     SLEEPERS = 384
     STOP, WORKERS, SPIN_NANOSECONDS = 512, 516, 520
     CALLER, STARTED = 640, 644
