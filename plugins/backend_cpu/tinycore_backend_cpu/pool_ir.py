@@ -10,9 +10,10 @@ The protocol. One 64-bit word holds ``generation << 32 | open << 31 | active``.
 * The caller clears `open` and waits until `active` is 0; the last work of every worker is then visible to it.
 
 So the job's fields are written only while the word is closed and nobody is active, and are read only after a
-successful join. Workers that wait spin for a while, then yield in turns, and then sleep: on the upper half of the word by futex on
-Linux, on a condition variable elsewhere. A caller that publishes before a worker has counted itself among the
-sleepers is seen by the worker's check of the generation; one that publishes after sees the sleeper.
+successful join. Workers that wait spin for a while, then yield in turns, and then sleep: on the upper half of
+the word by futex on Linux, on a condition variable elsewhere. A caller that publishes before a worker has
+counted itself among the sleepers is seen by the worker's check of the generation; one that publishes after
+sees the sleeper.
 
 Systems like to wake a thread on the core of the thread that wakes it, and leave both there for milliseconds
 while other cores idle. On Linux a worker that finds itself on the caller's core therefore asks for any other
@@ -27,7 +28,6 @@ All state is in one block of memory that the caller owns, at the offsets of `poo
 from __future__ import annotations
 
 from tinycore_backend_cpu.pool_layout import BUSY, DONE, EXTERNAL, STOPPED, Platform, StateLayout
-
 
 SPIN_BEFORE_YIELDING = 200_000
 """Nanoseconds; a worker that waits for longer lets others have its core, but stays on it."""

@@ -137,7 +137,7 @@ def _chunks(
         outer[:1] = [grid, inner]
     total = bound(shape.columns)
     most = max(step, capabilities.cache_bytes[:2][-1] // 4 // (itemsize * shape.results))
-    wanted = min(most, total, -(-total // (capabilities.threads * 4)) if parallel and not spread else total)
+    wanted = min(most, total, -(-total // (capabilities.threads * 2)) if parallel and not spread else total)
     if is_static(shape.columns):
         size = divisor_near(total, wanted, step)
         if size >= total:
