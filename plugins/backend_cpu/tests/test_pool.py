@@ -12,9 +12,11 @@ import threading
 import time
 
 import pytest
+from tinycore_backend_cpu.compile import compile_ir
+from tinycore_backend_cpu.objects import load_object, process_symbol
 from tinycore_backend_cpu.pool import ThreadPool, available_threads
 from tinycore_backend_cpu.pool_ir import pool_ir
-from tinycore_backend_cpu.pool_layout import EXTERNAL, Platform
+from tinycore_backend_cpu.pool_layout import EXTERNAL, Platform, StateLayout
 
 from tinycore.config import override
 from tinycore.errors import ConfigError
@@ -428,3 +430,34 @@ def test_every_variant_is_valid_ir_for_its_machine(machine, waiting):
     assert declared == set(EXTERNAL[waiting])
     assembly = llvm.Target.from_triple(triple).create_target_machine(reloc="pic").emit_assembly(module)
     assert "pool_replay" in assembly
+
+
+PROBE = """
+define void @probe(ptr %state) {
+  call void @say_core(ptr %state)
+  call void @move_away(ptr %state)
+  ret void
+}
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cores are asked for on Linux only")
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="there is one core only")
+def test_who_runs_on_the_callers_core_moves_and_may_come_back():
+    source = pool_ir(Platform("futex", os.uname().machine)) + PROBE
+    external = {name: process_symbol(name) for name in EXTERNAL["futex"]}
+    image = compile_ir(source, allowed_symbols=frozenset(external))
+    loaded = load_object(image, names=("probe",), external=external)
+    core_of = ctypes.CDLL(None).sched_getcpu
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("this process may use one core only")
+    state = ctypes.create_string_buffer(StateLayout.SIZE + 64)
+    probe = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(loaded.address("probe"))
+    moved = 0
+    for _ in range(50):
+        before = core_of()
+        probe((ctypes.addressof(state) + 63) & -64)
+        moved += core_of() != before
+        assert os.sched_getaffinity(0) == allowed
+    assert moved > 25  # the system may move a thread back at any time

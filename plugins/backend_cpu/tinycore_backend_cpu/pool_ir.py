@@ -15,9 +15,7 @@ the word by futex on Linux, on a condition variable elsewhere. A caller that pub
 counted itself among the sleepers is seen by the worker's check of the generation; one that publishes after
 sees the sleeper.
 
-Systems like to wake a thread on the core of the thread that wakes it, and leave both there for milliseconds
-while other cores idle. On Linux a worker that finds itself on the caller's core therefore asks for any other
-one, and at once takes the request back, so that the system may place it as it likes afterwards.
+How they sleep, and how they keep off the caller's core, is `pool_waiting`.
 
 One caller at a time: the functions take the `CALLER` flag, and answer BUSY when another thread has it. They
 never wait for it, so a signal handler or a fork cannot deadlock, and a launch pays no Python lock.
@@ -27,7 +25,8 @@ All state is in one block of memory that the caller owns, at the offsets of `poo
 
 from __future__ import annotations
 
-from tinycore_backend_cpu.pool_layout import BUSY, DONE, EXTERNAL, STOPPED, Platform, StateLayout
+from tinycore_backend_cpu.pool_layout import BUSY, DONE, EXTERNAL, STOPPED, Platform, StateLayout, at
+from tinycore_backend_cpu.pool_waiting import WAIT_BY_CONDITION, WAIT_BY_FUTEX
 
 SPIN_BEFORE_YIELDING = 200_000
 """Nanoseconds; a worker that waits for longer lets others have its core, but stays on it."""
@@ -51,14 +50,12 @@ def pool_ir(platform: Platform) -> str:
         _declarations(platform)
         + _WORK
         + _worker(platform)
-        + _start_and_stop(platform)
+        + _PUBLISH
+        + _start(platform)
+        + _STOP
         + _run(platform)
         + _ENTRIES
     )
-
-
-def _at(name: str, offset: int) -> str:
-    return f"  %{name} = getelementptr i8, ptr %state, i64 {offset}\n"
 
 
 def _declarations(platform: Platform) -> str:
@@ -107,8 +104,8 @@ entry:
 _WORK = f"""
 define internal void @work(ptr %state, i64 %thread) {{
 entry:
-{_at("function_at", StateLayout.FUNCTION)}{_at("arguments_at", StateLayout.ARGUMENTS)}\
-{_at("chunks_at", StateLayout.CHUNKS)}{_at("next_at", StateLayout.NEXT_CHUNK)}\
+{at("function_at", StateLayout.FUNCTION)}{at("arguments_at", StateLayout.ARGUMENTS)}\
+{at("chunks_at", StateLayout.CHUNKS)}{at("next_at", StateLayout.NEXT_CHUNK)}\
   %function = load ptr, ptr %function_at, align 8
   %arguments = load ptr, ptr %arguments_at, align 8
   %chunks = load i64, ptr %chunks_at, align 8
@@ -129,14 +126,15 @@ none_left:
 def _worker(platform: Platform) -> str:
     """A thread's life: spin, sleep, join, work. `last` is the newest generation it has dealt with."""
     pause = platform.pause[1]
-    return f"""
+    return (
+        f"""
 define internal ptr @worker(ptr %record) {{
 entry:
   %state_at = getelementptr i8, ptr %record, i64 8
   %thread_at = getelementptr i8, ptr %record, i64 16
   %state = load ptr, ptr %state_at, align 8
   %thread = load i64, ptr %thread_at, align 8
-{_at("stop_at", StateLayout.STOP)}{_at("spin_at", StateLayout.SPIN_NANOSECONDS)}\
+{at("stop_at", StateLayout.STOP)}{at("spin_at", StateLayout.SPIN_NANOSECONDS)}\
   %spin_limit = load i64, ptr %spin_at, align 8
   br label %wait
 wait:
@@ -174,6 +172,16 @@ sleep:
   call void @sleep_until_changed(ptr %state, i64 %last)
   call void @move_away(ptr %state)
   br label %awake
+"""
+        + _JOINING
+        + (WAIT_BY_FUTEX if platform.waiting == "futex" else WAIT_BY_CONDITION).replace(
+            "FUTEX_CALL", str(platform.futex_call) if platform.waiting == "futex" else ""
+        )
+    )
+
+
+# The rest of the worker: join the open job, if it still is, and go back to waiting.
+_JOINING = """\
 awake:
   %stop = load atomic i32, ptr %stop_at acquire, align 4
   %stopping = icmp ne i32 %stop, 0
@@ -189,7 +197,7 @@ closed:
 try_to_join:
   %one_more = add i64 %word, 1
   %exchange = cmpxchg ptr %state, i64 %word, i64 %one_more acq_rel monotonic, align 64
-  %joined = extractvalue {{ i64, i1 }} %exchange, 1
+  %joined = extractvalue { i64, i1 } %exchange, 1
   br i1 %joined, label %take_part, label %join
 take_part:
   call void @work(ptr %state, i64 %thread)
@@ -199,133 +207,14 @@ leave:
   br label %wait
 exit:
   ret ptr null
-}}
-""" + (_SLEEP_FUTEX if platform.waiting == "futex" else _SLEEP_CONDITION).replace(
-        "FUTEX_CALL", str(platform.futex_call) if platform.waiting == "futex" else ""
-    )
-
-
-# Both variants: @sleep_until_changed(state, last), @wake(state, at most this many), @move_away(state) and
-# @say_core(state).
-_SLEEP_FUTEX = f"""
-define internal void @say_core(ptr %state) {{
-entry:
-{_at("caller_at", StateLayout.CALLER_CORE)}\
-  %core = call i32 @sched_getcpu()
-  store atomic i32 %core, ptr %caller_at monotonic, align 4
-  ret void
-}}
-define internal void @move_away(ptr %state) {{
-entry:
-  %allowed_at = alloca [16 x i64], align 64
-  %others_at = alloca [16 x i64], align 64
-{_at("caller_at", StateLayout.CALLER_CORE)}\
-  %caller = load atomic i32, ptr %caller_at monotonic, align 4
-  %core = call i32 @sched_getcpu()
-  %same = icmp eq i32 %core, %caller
-  %known = icmp ult i32 %core, 1024
-  %wanted = and i1 %same, %known
-  br i1 %wanted, label %look, label %done
-look:
-  store <16 x i64> zeroinitializer, ptr %allowed_at, align 64
-  %got = call i32 @sched_getaffinity(i32 0, i64 128, ptr %allowed_at)
-  %allowed = load <16 x i64>, ptr %allowed_at, align 64
-  store <16 x i64> %allowed, ptr %others_at, align 64
-  %byte = lshr i32 %core, 3
-  %byte_at = getelementptr i8, ptr %others_at, i32 %byte
-  %eight = load i8, ptr %byte_at, align 1
-  %place = and i32 %core, 7
-  %place_byte = trunc i32 %place to i8
-  %bit = shl i8 1, %place_byte
-  %kept = xor i8 %bit, -1
-  %without = and i8 %eight, %kept
-  store i8 %without, ptr %byte_at, align 1
-  %others = load <16 x i64>, ptr %others_at, align 64
-  %any = call i64 @llvm.vector.reduce.or.v16i64(<16 x i64> %others)
-  %elsewhere = icmp ne i64 %any, 0
-  br i1 %elsewhere, label %move, label %done
-move:
-  %moved = call i32 @sched_setaffinity(i32 0, i64 128, ptr %others_at)
-  %restored = call i32 @sched_setaffinity(i32 0, i64 128, ptr %allowed_at)
-  br label %done
-done:
-  ret void
-}}
-define internal void @sleep_until_changed(ptr %state, i64 %last) {{
-entry:
-{_at("sleepers_at", StateLayout.SLEEPERS)}{_at("generation_at", StateLayout.GENERATION)}\
-  %expected = trunc i64 %last to i32
-  %before = atomicrmw add ptr %sleepers_at, i32 1 seq_cst, align 4
-  br label %again
-again:
-  %r = call i64 (i64, ...) @syscall(i64 FUTEX_CALL, ptr %generation_at, i64 128, i32 %expected, ptr null)
-  %word = load atomic i64, ptr %state seq_cst, align 64
-  %generation = lshr i64 %word, 32
-  %changed = icmp ne i64 %generation, %last
-  br i1 %changed, label %done, label %again
-done:
-  %after = atomicrmw sub ptr %sleepers_at, i32 1 seq_cst, align 4
-  ret void
-}}
-define internal void @wake(ptr %state, i64 %count) {{
-entry:
-{_at("generation_at", StateLayout.GENERATION)}\
-  %r = call i64 (i64, ...) @syscall(i64 FUTEX_CALL, ptr %generation_at, i64 129, i64 %count, ptr null)
-  ret void
-}}
-"""
-
-_SLEEP_CONDITION = f"""
-define internal void @say_core(ptr %state) {{
-  ret void
-}}
-define internal void @move_away(ptr %state) {{
-  ret void
-}}
-define internal void @sleep_until_changed(ptr %state, i64 %last) {{
-entry:
-{_at("sleepers_at", StateLayout.SLEEPERS)}\
-{_at("mutex", StateLayout.MUTEX)}{_at("condition", StateLayout.CONDITION)}\
-  %locked = call i32 @pthread_mutex_lock(ptr %mutex)
-  %before = atomicrmw add ptr %sleepers_at, i32 1 seq_cst, align 4
-  br label %check
-check:
-  %word = load atomic i64, ptr %state seq_cst, align 64
-  %generation = lshr i64 %word, 32
-  %changed = icmp ne i64 %generation, %last
-  br i1 %changed, label %done, label %again
-again:
-  %woken = call i32 @pthread_cond_wait(ptr %condition, ptr %mutex)
-  br label %check
-done:
-  %after = atomicrmw sub ptr %sleepers_at, i32 1 seq_cst, align 4
-  %unlocked = call i32 @pthread_mutex_unlock(ptr %mutex)
-  ret void
-}}
-define internal void @wake(ptr %state, i64 %count) {{
-entry:
-{_at("mutex", StateLayout.MUTEX)}{_at("condition", StateLayout.CONDITION)}\
-  %locked = call i32 @pthread_mutex_lock(ptr %mutex)
-  %woken = call i32 @pthread_cond_broadcast(ptr %condition)
-  %unlocked = call i32 @pthread_mutex_unlock(ptr %mutex)
-  ret void
-}}
+}
 """
 
 
-def _start_and_stop(platform: Platform) -> str:
-    layout = StateLayout
-    initialise = ""
-    if platform.waiting == "condition":
-        initialise = (
-            _at("mutex", layout.MUTEX) + _at("condition", layout.CONDITION)
-            + "  %made_mutex = call i32 @pthread_mutex_init(ptr %mutex, ptr null)\n"
-            + "  %made_condition = call i32 @pthread_cond_init(ptr %condition, ptr null)\n"
-        )  # fmt: skip
-    return f"""
+_PUBLISH = f"""
 define internal void @publish(ptr %state, i64 %open_bit, i64 %useful) {{
 entry:
-{_at("sleepers_at", layout.SLEEPERS)}\
+{at("sleepers_at", StateLayout.SLEEPERS)}\
   %word = load atomic i64, ptr %state monotonic, align 64
   %generation = lshr i64 %word, 32
   %next_generation = add i64 %generation, 1
@@ -341,10 +230,22 @@ some_sleep:
 done:
   ret void
 }}
+"""
+
+
+def _start(platform: Platform) -> str:
+    initialise = ""
+    if platform.waiting == "condition":
+        initialise = (
+            at("mutex", StateLayout.MUTEX) + at("condition", StateLayout.CONDITION)
+            + "  %made_mutex = call i32 @pthread_mutex_init(ptr %mutex, ptr null)\n"
+            + "  %made_condition = call i32 @pthread_cond_init(ptr %condition, ptr null)\n"
+        )  # fmt: skip
+    return f"""
 define internal void @start(ptr %state, i32 %wanted) {{
 entry:
-{_at("stop_at", layout.STOP)}{_at("sleepers_at", layout.SLEEPERS)}\
-{_at("workers_at", layout.WORKERS)}{initialise}\
+{at("stop_at", StateLayout.STOP)}{at("sleepers_at", StateLayout.SLEEPERS)}\
+{at("workers_at", StateLayout.WORKERS)}{initialise}\
   store atomic i32 0, ptr %stop_at monotonic, align 4
   store atomic i32 0, ptr %sleepers_at monotonic, align 4
   store atomic i64 0, ptr %state release, align 64
@@ -357,8 +258,8 @@ create:
   %next = add i32 %index, 1
   %wide = zext i32 %index to i64
   %thread = zext i32 %next to i64
-  %scaled = mul i64 %wide, {layout.THREAD_SIZE}
-  %offset = add i64 %scaled, {layout.THREADS}
+  %scaled = mul i64 %wide, {StateLayout.THREAD_SIZE}
+  %offset = add i64 %scaled, {StateLayout.THREADS}
   %record = getelementptr i8, ptr %state, i64 %offset
   %record_state = getelementptr i8, ptr %record, i64 8
   %record_thread = getelementptr i8, ptr %record, i64 16
@@ -373,9 +274,13 @@ done:
   store i32 %index, ptr %workers_at, align 4
   ret void
 }}
+"""
+
+
+_STOP = f"""
 define internal void @stop(ptr %state) {{
 entry:
-{_at("stop_at", layout.STOP)}{_at("workers_at", layout.WORKERS)}\
+{at("stop_at", StateLayout.STOP)}{at("workers_at", StateLayout.WORKERS)}\
   store atomic i32 1, ptr %stop_at release, align 4
   call void @publish(ptr %state, i64 0, i64 2147483647)
   %workers = load i32, ptr %workers_at, align 4
@@ -387,8 +292,8 @@ head:
   br i1 %more, label %join, label %done
 join:
   %wide = zext i32 %index to i64
-  %scaled = mul i64 %wide, {layout.THREAD_SIZE}
-  %offset = add i64 %scaled, {layout.THREADS}
+  %scaled = mul i64 %wide, {StateLayout.THREAD_SIZE}
+  %offset = add i64 %scaled, {StateLayout.THREADS}
   %record = getelementptr i8, ptr %state, i64 %offset
   %handle = load i64, ptr %record, align 8
   %error = call i32 @pthread_join(i64 %handle, ptr null)
@@ -432,7 +337,7 @@ def _run(platform: Platform) -> str:
     return f"""
 define internal void @run(ptr %state, ptr %function, ptr %arguments, i64 %chunks) {{
 entry:
-{_at("workers_at", layout.WORKERS)}\
+{at("workers_at", layout.WORKERS)}\
   %workers = load i32, ptr %workers_at, align 4
   %alone = icmp eq i32 %workers, 0
   %single = icmp slt i64 %chunks, 2
@@ -441,8 +346,8 @@ entry:
 by_itself:
 {_INLINE_LOOP.replace("%INLINE", "%by_itself")}\
 together:
-{_at("function_at", layout.FUNCTION)}{_at("arguments_at", layout.ARGUMENTS)}\
-{_at("chunks_at", layout.CHUNKS)}{_at("next_at", layout.NEXT_CHUNK)}\
+{at("function_at", layout.FUNCTION)}{at("arguments_at", layout.ARGUMENTS)}\
+{at("chunks_at", layout.CHUNKS)}{at("next_at", layout.NEXT_CHUNK)}\
   store ptr %function, ptr %function_at, align 8
   store ptr %arguments, ptr %arguments_at, align 8
   store i64 %chunks, ptr %chunks_at, align 8
@@ -483,7 +388,7 @@ def _entry(name: str, parameters: str, needs_started: int, body: str) -> str:
     return f"""
 define i32 @{name}(ptr %state{parameters}) {{
 enter:
-{_at("caller_at", StateLayout.CALLER)}{_at("started_at", StateLayout.STARTED)}\
+{at("caller_at", StateLayout.CALLER)}{at("started_at", StateLayout.STARTED)}\
   %taken = cmpxchg ptr %caller_at, i32 0, i32 1 acquire monotonic, align 4
   %mine = extractvalue {{ i32, i1 }} %taken, 1
   br i1 %mine, label %check, label %busy

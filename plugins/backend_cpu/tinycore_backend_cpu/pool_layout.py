@@ -43,6 +43,11 @@ class StateLayout:
     SIZE = 1024 + 32 * MAXIMUM_WORKERS
 
 
+def at(name: str, offset: int) -> str:
+    """A line of IR: the address of a field of the state."""
+    return f"  %{name} = getelementptr i8, ptr %state, i64 {offset}\n"
+
+
 @dataclass(frozen=True, slots=True)
 class Platform:
     """What differs between systems: how to wait, numbers of system calls, how to pause a spinning core."""

@@ -62,42 +62,36 @@ def read_counts(path: Path | None) -> dict[tuple[str, int], int]:
         raise RuleError(f"cannot use {path}: {type(error).__name__}: {error}", hint=hint) from error
 
 
-def make_server(counts: Mapping[tuple[str, int], int] | None = None) -> LanguageServer:
-    """A server; `start_io` runs it."""
-    server = LanguageServer("tinycore-rules", "0.1.0")
+class RuleServer(LanguageServer):
+    """A server with the documents of one client.
 
-    def opened(uri: str) -> tuple[TextDocument, Document]:
-        text = server.workspace.get_text_document(uri)
-        return text, Document(text.source, uris.to_fs_path(uri) or uri, counts or {})
+    `counts` says how often rules fired, by file and line; hovering shows it.
+    """
 
-    def place_of(text: TextDocument, position: lsp.Position) -> tuple[int, int]:
-        inner = text.position_from_client_units(position)
-        return inner.line + 1, inner.character + 1
+    def __init__(self, counts: Mapping[tuple[str, int], int]) -> None:
+        super().__init__("tinycore-rules", "0.1.0")
+        self.counts = counts
+        # A check takes long for a large file: others wait, and most of them are out of date by then.
+        self.one_check = asyncio.Lock()
 
-    @server.feature(lsp.TEXT_DOCUMENT_DID_OPEN)
-    async def did_open(params: lsp.DidOpenTextDocumentParams) -> None:
-        await publish(params.text_document.uri)
+    def opened(self, uri: str) -> tuple[TextDocument, Document]:
+        """The text of an open file, as the client sees it and as rules."""
+        text = self.workspace.get_text_document(uri)
+        return text, Document(text.source, uris.to_fs_path(uri) or uri, self.counts)
 
-    @server.feature(lsp.TEXT_DOCUMENT_DID_CHANGE)
-    async def did_change(params: lsp.DidChangeTextDocumentParams) -> None:
-        uri = params.text_document.uri
-        version = server.workspace.get_text_document(uri).version
-        await asyncio.sleep(PAUSE)
-        if server.workspace.get_text_document(uri).version == version:  # nothing was typed meanwhile
-            await publish(uri)
+    def is_current(self, uri: str, version: int | None) -> bool:
+        """Whether nothing was typed since a version."""
+        return self.workspace.get_text_document(uri).version == version
 
-    one_check = (
-        asyncio.Lock()
-    )  # a check takes long for a large file: others wait, and most of them are then outdated
-
-    async def publish(uri: str) -> None:
-        text, document = opened(uri)
+    async def publish(self, uri: str) -> None:
+        """Check a file and say what was found, unless it has changed meanwhile."""
+        text, document = self.opened(uri)
         version = text.version
-        async with one_check:
-            if server.workspace.get_text_document(uri).version != version:
+        async with self.one_check:
+            if not self.is_current(uri, version):
                 return
             problems = await asyncio.to_thread(document.problems)
-        if server.workspace.get_text_document(uri).version != version:
+        if not self.is_current(uri, version):
             return
         found = [
             lsp.Diagnostic(
@@ -108,53 +102,91 @@ def make_server(counts: Mapping[tuple[str, int], int] | None = None) -> Language
             )
             for problem in problems
         ]
-        parameters = lsp.PublishDiagnosticsParams(uri=uri, diagnostics=found, version=text.version)
-        server.text_document_publish_diagnostics(parameters)
+        parameters = lsp.PublishDiagnosticsParams(uri=uri, diagnostics=found, version=version)
+        self.text_document_publish_diagnostics(parameters)
 
-    @server.feature(lsp.TEXT_DOCUMENT_HOVER)
-    def hover(params: lsp.HoverParams) -> lsp.Hover | None:
-        text, document = opened(params.text_document.uri)
-        found = document.hover(*place_of(text, params.position))
-        if found is None:
-            return None
-        return lsp.Hover(contents=lsp.MarkupContent(kind=lsp.MarkupKind.Markdown, value=found))
 
-    @server.feature(lsp.TEXT_DOCUMENT_DEFINITION)
-    def definition(params: lsp.DefinitionParams) -> lsp.Location | None:
-        text, document = opened(params.text_document.uri)
-        found = document.definition(*place_of(text, params.position))
-        if found is None:
-            return None
-        uri = uris.from_fs_path(found.path) or found.path
-        if found.path == document.path:
-            return lsp.Location(uri=params.text_document.uri, range=_range(text.lines, found, text))
-        return lsp.Location(uri=uri, range=_range((), found, None))
-
-    @server.feature(lsp.TEXT_DOCUMENT_COMPLETION, lsp.CompletionOptions(trigger_characters=["@", ".", ":"]))
-    def completion(params: lsp.CompletionParams) -> lsp.CompletionList:
-        text, document = opened(params.text_document.uri)
-        proposals = {
-            item.word: item for item in reversed(document.completions(*place_of(text, params.position)))
-        }
-        items = [
-            lsp.CompletionItem(label=item.word, kind=_SORTS.get(item.sort), detail=item.detail or item.sort)
-            for item in reversed(proposals.values())
-        ]
-        return lsp.CompletionList(is_incomplete=False, items=items)
-
-    @server.feature(lsp.TEXT_DOCUMENT_FORMATTING)
-    def formatting(params: lsp.DocumentFormattingParams) -> list[lsp.TextEdit] | None:
-        text, document = opened(params.text_document.uri)
-        try:
-            result = format_text(document.text, document.path)
-        except RuleError:  # what cannot be parsed is reported as a diagnostic, and left alone
-            return None
-        if result == document.text:
-            return []
-        whole = lsp.Range(lsp.Position(0, 0), lsp.Position(len(text.lines), 0))
-        return [lsp.TextEdit(range=whole, new_text=result)]
-
+def make_server(counts: Mapping[tuple[str, int], int] | None = None) -> RuleServer:
+    """A server; `start_io` runs it."""
+    server = RuleServer(counts or {})
+    server.feature(lsp.TEXT_DOCUMENT_DID_OPEN)(did_open)
+    server.feature(lsp.TEXT_DOCUMENT_DID_CHANGE)(did_change)
+    server.feature(lsp.TEXT_DOCUMENT_HOVER)(hover)
+    server.feature(lsp.TEXT_DOCUMENT_DEFINITION)(definition)
+    options = lsp.CompletionOptions(trigger_characters=["@", ".", ":"])
+    server.feature(lsp.TEXT_DOCUMENT_COMPLETION, options)(completion)
+    server.feature(lsp.TEXT_DOCUMENT_FORMATTING)(formatting)
     return server
+
+
+# --- features: pygls hands the server to functions whose first parameter is called `ls` -------------------
+
+
+async def did_open(ls: RuleServer, params: lsp.DidOpenTextDocumentParams) -> None:
+    """A file is checked when it is opened."""
+    await ls.publish(params.text_document.uri)
+
+
+async def did_change(ls: RuleServer, params: lsp.DidChangeTextDocumentParams) -> None:
+    """And again when nothing was typed for a while."""
+    uri = params.text_document.uri
+    version = ls.workspace.get_text_document(uri).version
+    await asyncio.sleep(PAUSE)
+    if ls.is_current(uri, version):
+        await ls.publish(uri)
+
+
+def hover(ls: RuleServer, params: lsp.HoverParams) -> lsp.Hover | None:
+    """What stands under the cursor."""
+    text, document = ls.opened(params.text_document.uri)
+    found = document.hover(*_place_of(text, params.position))
+    if found is None:
+        return None
+    return lsp.Hover(contents=lsp.MarkupContent(kind=lsp.MarkupKind.Markdown, value=found))
+
+
+def definition(ls: RuleServer, params: lsp.DefinitionParams) -> lsp.Location | None:
+    """Where the name under the cursor was made."""
+    text, document = ls.opened(params.text_document.uri)
+    found = document.definition(*_place_of(text, params.position))
+    if found is None:
+        return None
+    uri = uris.from_fs_path(found.path) or found.path
+    if found.path == document.path:
+        return lsp.Location(uri=params.text_document.uri, range=_range(text.lines, found, text))
+    return lsp.Location(uri=uri, range=_range((), found, None))
+
+
+def completion(ls: RuleServer, params: lsp.CompletionParams) -> lsp.CompletionList:
+    """What may be written at the cursor, each word once."""
+    text, document = ls.opened(params.text_document.uri)
+    proposals = {
+        item.word: item for item in reversed(document.completions(*_place_of(text, params.position)))
+    }
+    items = [
+        lsp.CompletionItem(label=item.word, kind=_SORTS.get(item.sort), detail=item.detail or item.sort)
+        for item in reversed(proposals.values())
+    ]
+    return lsp.CompletionList(is_incomplete=False, items=items)
+
+
+def formatting(ls: RuleServer, params: lsp.DocumentFormattingParams) -> list[lsp.TextEdit] | None:
+    """The whole file in its one layout."""
+    text, document = ls.opened(params.text_document.uri)
+    try:
+        result = format_text(document.text, document.path)
+    except RuleError:  # what cannot be parsed is reported as a diagnostic, and left alone
+        return None
+    if result == document.text:
+        return []
+    whole = lsp.Range(lsp.Position(0, 0), lsp.Position(len(text.lines), 0))
+    return [lsp.TextEdit(range=whole, new_text=result)]
+
+
+def _place_of(text: TextDocument, position: lsp.Position) -> tuple[int, int]:
+    """Line and column, from 1, of a position in the units of the client."""
+    inner = text.position_from_client_units(position)
+    return inner.line + 1, inner.character + 1
 
 
 def _range(lines: Sequence[str], place: Place, text: TextDocument | None) -> lsp.Range:
