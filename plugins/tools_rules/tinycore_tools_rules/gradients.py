@@ -5,7 +5,6 @@ Where the root is elementwise, every element is an instance; else every graph is
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from types import SimpleNamespace
 from typing import Any
@@ -17,14 +16,13 @@ from tinycore.interpret import interpret
 from tinycore.ir import Shape, UOp, dtypes
 from tinycore.ir.dtypes import DType
 from tinycore.ir.ops import ops
-from tinycore.rules import syntax as s
 from tinycore.rules.matcher import Matcher, Pool
 from tinycore_tools_rules.contexts import contexts
 from tinycore_tools_rules.paste import counterexample, instance
 from tinycore_tools_rules.sample import Tested
 from tinycore_tools_rules.sources import Unit
 from tinycore_tools_rules.tensors import NO_MEANING, Maker
-from tinycore_tools_rules.typed import Impossible, single_ops
+from tinycore_tools_rules.typed import Impossible, single_cases
 
 Array = NDArray[Any]
 WANTED, ATTEMPTS = 1000, 6000
@@ -104,12 +102,7 @@ def verify_gradient(unit: Unit, wanted: int = WANTED) -> Tested:
     found = Tested()
     chance = random.Random(unit.identity)
     table = unit.table()
-    singles = [
-        dataclasses.replace(case, root=pattern.ops[0], pattern=pattern)
-        for case in unit.cases
-        for pattern in single_ops(case.pattern)
-        if isinstance(pattern, s.Apply)
-    ]
+    singles = list(single_cases(unit))
     matchers = [Matcher(unit.source.file, case, Pool(), False) for case in singles]
     for attempt in range(ATTEMPTS):
         if found.instances >= wanted or found.problem:

@@ -6,7 +6,6 @@ are interpreted as they are; at kernel level they are stored over all their loop
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import random
 from collections.abc import Iterator
@@ -33,7 +32,7 @@ from tinycore_tools_rules.sample import Tested, rewritten
 from tinycore_tools_rules.shapes import attributes_of, random_shape
 from tinycore_tools_rules.sources import Unit
 from tinycore_tools_rules.terms import signless
-from tinycore_tools_rules.typed import Impossible, single_ops
+from tinycore_tools_rules.typed import Impossible, single_cases
 from tinycore_tools_rules.values import random_values
 
 Array = NDArray[Any]
@@ -72,12 +71,7 @@ def verify_tensor(unit: Unit, wanted: int = WANTED) -> Tested:
     found = Tested()
     chance = random.Random(unit.identity)
     table = unit.table()
-    singles = [
-        dataclasses.replace(case, root=pattern.ops[0], pattern=pattern)
-        for case in unit.cases
-        for pattern in single_ops(case.pattern)
-        if isinstance(pattern, s.Apply)
-    ]
+    singles = list(single_cases(unit))
     matchers = [Matcher(unit.source.file, case, Pool(), "nsz" in unit.notes.flags) for case in singles]
     sizes = ["normal", "normal", "tiny"]
     for attempt in range(4 * ATTEMPTS):

@@ -118,17 +118,14 @@ def is_scalar(pattern: s.Pattern) -> bool:
 def typed_cases(unit: Unit) -> Iterator[Typed]:
     """Every order, op and dtype assignment of a scalar rule, small dtypes first."""
     signless = "nsz" in unit.notes.flags
-    for case in unit.cases:
-        for pattern in single_ops(case.pattern):
-            assert isinstance(pattern, s.Apply)
-            single = dataclasses.replace(case, root=pattern.ops[0], pattern=pattern)
-            matcher = Matcher(unit.source.file, single, Pool(), signless)
-            terms = list(dict.fromkeys(matcher.facts.find(local) for local, _ in positions("n", pattern)))
-            choices = [_possible(matcher, term) for term in terms]
-            zeros = (False, True) if signless and _has_zero(pattern) else (False,)
-            for chosen in itertools.product(*choices):
-                for negative in zeros:
-                    yield Typed(single, matcher, dict(zip(terms, chosen, strict=True)), negative)
+    for single in single_cases(unit):
+        matcher = Matcher(unit.source.file, single, Pool(), signless)
+        terms = list(dict.fromkeys(matcher.facts.find(local) for local, _ in positions("n", single.pattern)))
+        choices = [_possible(matcher, term) for term in terms]
+        zeros = (False, True) if signless and _has_zero(single.pattern) else (False,)
+        for chosen in itertools.product(*choices):
+            for negative in zeros:
+                yield Typed(single, matcher, dict(zip(terms, chosen, strict=True)), negative)
 
 
 def positions(local: str, pattern: s.Pattern) -> Iterator[tuple[str, s.Pattern]]:
@@ -148,6 +145,14 @@ def _possible(matcher: Matcher, term: str) -> list[DType]:
 
 def _has_zero(pattern: s.Pattern) -> bool:
     return any(isinstance(part, s.Literal) and part.value == 0 for _, part in positions("n", pattern))
+
+
+def single_cases(unit: Unit) -> Iterator[Case]:
+    """The cases of a rule, those with sets of ops once for each choice of ops."""
+    for case in unit.cases:
+        for pattern in single_ops(case.pattern):
+            if isinstance(pattern, s.Apply):
+                yield dataclasses.replace(case, root=pattern.ops[0], pattern=pattern)
 
 
 def single_ops(pattern: s.Pattern) -> Iterator[s.Pattern]:
