@@ -63,6 +63,14 @@ def test_elementwise_chain():
     assert kernels((x + y).alu(ops.EXP) * x - 1.0) == 1
 
 
+def test_what_is_summed_is_not_summed_for_zeros():
+    a, b, beside = node((40, 33)), node((33, 50), identity=2), node((40, 50), identity=3)
+    product = matmul(a, b)
+    joined = pad(product, (0, 0), (0, 50)) + pad(beside, (0, 0), (50, 0))
+    assert kernels(relu(joined)) == 2  # the matmul, then both side by side
+    assert kernels(pad(beside.alu(ops.EXP), (0, 0), (50, 0))) == 1
+
+
 def test_relu_of_a_matmul_summed():
     a, b = node((40, 33)), node((33, 50), identity=2)
     assert kernels(total(relu(matmul(a, b)), 0, 1)) == 2  # the matmul with its relu, then the sum

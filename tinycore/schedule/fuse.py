@@ -16,7 +16,7 @@ FREE        any other relation
 
 A REDUCE stays in a kernel where its result is computed once: at TOP or ONE as the kernel's own reduction
 with everything after it as epilogue, and at BELOW as one of several reductions over the same rows (softmax,
-layer normalisation). Anywhere else, or with two owners, it is stored. Elementwise values are recomputed
+layer normalisation). Anywhere else, with two owners, or where zeros around it would be summed up, too, it is stored. Elementwise values are recomputed
 unless that is dear: they feed a reduction that reads each of them many times, or several users while they
 are long.
 """
@@ -73,7 +73,8 @@ class _Place:
     """What is known about one value: its owner and its level there.
 
     `inside` says whether some user computes it for every step of a reduction. `view` is the movement op that its
-    users see it through, `several` whether they see it through more than one.
+    users see it through, `several` whether they see it through more than one, `padded` whether some of them see
+    zeros around it.
     """
 
     owner: UOp | None
@@ -81,6 +82,7 @@ class _Place:
     inside: bool = False
     view: UOp | None = None
     several: bool = False
+    padded: bool = False
     uses: int = 1
 
     def merge(self, other: _Place) -> None:
@@ -88,6 +90,7 @@ class _Place:
         self.uses += other.uses
         self.inside |= other.inside
         self.several |= other.several or other.view is not self.view
+        self.padded |= other.padded
         if other.owner is not self.owner:
             self.owner = None
             self.level = Level.FREE
@@ -153,7 +156,7 @@ class _Chooser:
 
     def _reduce_fits(self, node: UOp, place: _Place) -> bool:
         """Whether the kernel of the owner computes each result of this REDUCE exactly once."""
-        if place.owner is None or place.level is Level.FREE or place.level is Level.FULL:
+        if place.owner is None or place.level is Level.FREE or place.level is Level.FULL or place.padded:
             return False
         nest = self.nests[place.owner]
         axes, full = tuple(node.arg[1]), node.src[0].shape
@@ -203,14 +206,15 @@ class _Chooser:
         owner, level = place.owner, place.level
         if node.op.elementwise or node.op in (ops.CONTIGUOUS, ops.DETACH):
             for operand in dict.fromkeys(node.src):
-                self._mark(operand, owner, level, place.view, place.several)
+                self._mark(operand, owner, level, place.view, place.several, place.padded)
         elif node.op is ops.REDUCE:
             self._mark(node.src[0], owner, Level.TOP if level is Level.BELOW else Level.FULL)
         elif node.op is ops.EXPAND:
             self._expand(node, owner, level)
         elif node.op in MOVEMENT:
             aligned = level in (Level.TOP, Level.ONE) and node.op in ONE_TO_ONE
-            self._mark(node.src[0], owner, Level.ONE if aligned else Level.FREE, node, place.several)
+            padded = place.padded or node.op is ops.PAD
+            self._mark(node.src[0], owner, Level.ONE if aligned else Level.FREE, node, place.several, padded)
         else:
             for operand in node.src:
                 self._mark(operand, owner, Level.FREE)
@@ -255,9 +259,15 @@ class _Chooser:
         return value
 
     def _mark(
-        self, node: UOp, owner: UOp | None, level: Level, view: UOp | None = None, several: bool = False
+        self,
+        node: UOp,
+        owner: UOp | None,
+        level: Level,
+        view: UOp | None = None,
+        several: bool = False,
+        padded: bool = False,
     ) -> None:
-        place = _Place(owner, level, self._is_inside(owner, level), view, several)
+        place = _Place(owner, level, self._is_inside(owner, level), view, several, padded)
         if node in self.places:
             self.places[node].merge(place)
         else:
