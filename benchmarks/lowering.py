@@ -55,7 +55,7 @@ def tinycore() -> Callable[[bool, int], Lowered]:
     from tinycore import Tensor
     from tinycore.codegen.compile import lower
     from tinycore.runtime.devices import default_device, get_device
-    from tinycore.runtime.joined import joined, tensor_doors
+    from tinycore.runtime.joined import joined, schedule_doors
     from tinycore.schedule import KernelStep, make_schedule, number_buffers
 
     kit = tinycore_kit.make("tinycore")
@@ -76,7 +76,13 @@ def tinycore() -> Callable[[bool, int], Lowered]:
             result = resnet50(kit, model, images)
         times.append(clocks())
         numbered, _ = number_buffers([result.uop])
-        schedule = make_schedule(numbered, device.name, tensor_doors(), remember=False)
+        schedule = make_schedule(
+            numbered,
+            device.name,
+            schedule_doors(),
+            capabilities=lambda _: device.target.capabilities,
+            remember=False,
+        )
         times.append(clocks())
         kernels = {step.kernel: None for step in schedule.steps if isinstance(step, KernelStep)}
         sources = [device.render(lower(kernel, device.target, joined().doors)) for kernel in kernels]

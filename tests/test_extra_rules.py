@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tinycore.rules import active_extra
 from tinycore.runtime import compiler
 from tinycore.runtime.devices import default_device
 from tinycore.runtime.environment import PassSpec, RuleSource, environment, override_environment
-from tinycore.runtime.joined import joined, lowering_digests, lowering_key, tensor_doors
+from tinycore.runtime.joined import joined, lowering_digests, lowering_key, schedule_doors
 from tinycore.runtime.reference import REFERENCE
 
 compiles = pytest.mark.skipif(default_device() == REFERENCE, reason="no device compiles here")
@@ -103,7 +104,7 @@ def test_a_pass_of_a_file_runs_instead_of_its_groups(tmp_path):
         "pass both = bottom_up(a) ; bottom_up(b)\n"
     )
     with extra_rules(path):
-        assert [door.id for door in tensor_doors()] == ["both"]
+        assert [door.id for door in schedule_doors()["tensor"]] == ["both"]
         assert difference() == 15
 
 
@@ -193,7 +194,7 @@ def test_rules_on_the_command_line(tmp_path, capsys):
     command = ["explain", "Tensor([5.0]) - Tensor([3.0])", "--no-run", "--rules", str(path)]
     assert main(command) == 0
     report = capsys.readouterr().out
-    assert "mine     tensor" in report and "spoil x1 (mine.rules:1)" in report
+    assert re.search(r"^ *mine +tensor", report, re.M) and "spoil x1 (mine.rules:1)" in report
     assert active_extra("tensor") == ()
     path.write_text("group mine(bottom_up) { spoil: MINUS(x) => x }")
     assert main(command) == 1

@@ -20,7 +20,7 @@ def loader():
 
 
 def test_stages_are_the_doors_of_the_pipeline():
-    assert STAGES == ("tensor", "kernel", "tile", "late", "program")
+    assert STAGES == ("tensor", "schedule", "kernel", "tile", "late", "program")
 
 
 def test_the_loader_runs_once_whatever_the_number_of_threads(loader):

@@ -53,8 +53,9 @@ def test_shuffled(seed, usual):
     assert outcome(TINYCORE_SHUFFLE_PASSES=seed) == usual
 
 
-def test_without_the_tile_pass(usual):
-    assert outcome(TINYCORE_DISABLE="pass-tile") == usual
+@pytest.mark.parametrize("ids", ["pass-tile", "pass-locality", "pass-locality,pass-search,pass-tile"])
+def test_without_optional_passes(ids, usual):
+    assert outcome(TINYCORE_DISABLE=ids) == usual
 
 
 def test_validated(usual):

@@ -108,13 +108,13 @@ def programs(text: str, target: Target) -> list[Program]:
     """The kernels of an expression, lowered for a target, each once, in the order in which they would run."""
     from tinycore.cli.expression import graphs
     from tinycore.codegen.compile import lower
-    from tinycore.runtime.joined import joined, tensor_doors
-    from tinycore.schedule import KernelStep, lanes_of, make_schedule, number_buffers
+    from tinycore.runtime.joined import joined, schedule_doors
+    from tinycore.schedule import KernelStep, make_schedule, number_buffers
 
     roots: list[UOp] = graphs(text)
     numbered, _ = number_buffers(roots)
     steps = make_schedule(
-        numbered, target.name, tensor_doors(), lane_bytes=lambda _: lanes_of(target.capabilities)
+        numbered, target.name, schedule_doors(), capabilities=lambda _: target.capabilities
     ).steps
     kernels = dict.fromkeys(step.kernel for step in steps if isinstance(step, KernelStep))
     if not kernels:

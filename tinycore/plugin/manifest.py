@@ -157,6 +157,7 @@ _EXPORT = _matching(
 _ID = _matching(r"[a-z][a-z0-9_.-]*", "an id of lower case letters, digits, '-', '_' and '.'")
 _IDS = _list_of(_ID)
 _STAGE = _one_of(STAGES)
+_RULE_STAGE = _one_of(tuple(stage for stage in STAGES if stage != "schedule"))
 
 _SCHEMA: Final[Mapping[str, Mapping[str, tuple[Check, bool]]]] = {
     "": {
@@ -193,7 +194,7 @@ _SCHEMA: Final[Mapping[str, Mapping[str, tuple[Check, bool]]]] = {
         "cache_bytes": (_list_of(_integer), False),
         "dots": (_list_of(_table), False),
     },
-    "rules": {"file": (_rule_file, True), "stage": (_STAGE, True), "group": (_ID, False)},
+    "rules": {"file": (_rule_file, True), "stage": (_RULE_STAGE, True), "group": (_ID, False)},
     "pass": {
         "id": (_ID, True),
         "stage": (_STAGE, True),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tinycore.ir.target import Target
     from tinycore.runtime.device import Device
 
-Stage: TypeAlias = Literal["tensor", "kernel", "tile", "late", "program"]
+Stage: TypeAlias = Literal["tensor", "schedule", "kernel", "tile", "late", "program"]
 """The fixed doors at which passes and rules enter, in the order they run."""
 
 STAGES: tuple[Stage, ...] = get_args(Stage)

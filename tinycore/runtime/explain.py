@@ -18,8 +18,8 @@ from tinycore.ir.text import print_graph
 from tinycore.rules import Event, RuleInfo, origins, trace
 from tinycore.rules.doors import PassRun
 from tinycore.runtime.devices import default_device, get_device
-from tinycore.runtime.joined import joined, tensor_doors
-from tinycore.runtime.realize import lane_bytes
+from tinycore.runtime.joined import joined, schedule_doors
+from tinycore.runtime.realize import capabilities_of
 from tinycore.runtime.reference import ReferenceDevice
 from tinycore.runtime.report import KernelTime, collect
 from tinycore.schedule import CopyStep, KernelStep, Schedule, make_schedule, number_buffers
@@ -140,7 +140,7 @@ def explain(value: Any, *, device: str | None = None, run: bool = True) -> Expla
     with trace() as found:
         recorder = _recorder(stages, found)
         schedule = make_schedule(
-            numbered, home, tensor_doors(), (recorder,), lane_bytes=lane_bytes, remember=False
+            numbered, home, schedule_doors(), (recorder,), capabilities=capabilities_of, remember=False
         )
     notes: list[str] = []
     times: Mapping[tuple[str, str], KernelTime] = {}

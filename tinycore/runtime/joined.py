@@ -11,7 +11,7 @@ from tinycore.rules.doors import Door, extra_doors, file_doors, keys_of, python_
 from tinycore.runtime.environment import STAGES, Environment, environment
 
 LOWERING = ("kernel", "tile", "late", "program")
-"""The stages that decide what a kernel becomes; `tensor` decides which kernels there are."""
+"""The stages that decide what a kernel becomes; `tensor` and `schedule` decide which kernels there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,10 @@ def _build(now: Environment) -> Joined:
     return Joined(frozen, tuple([keys_of(frozen[stage]) for stage in LOWERING]))
 
 
-def tensor_doors() -> tuple[Door, ...]:
-    """What takes part at the stage `tensor`, extra rules last."""
-    return (*joined().doors["tensor"], *extra_doors("tensor"))
+def schedule_doors() -> dict[str, tuple[Door, ...]]:
+    """What takes part in scheduling, by stage; extra rules last."""
+    doors = joined().doors
+    return {"tensor": (*doors["tensor"], *extra_doors("tensor")), "schedule": doors["schedule"]}
 
 
 def lowering_key() -> tuple[Hashable, ...]:

@@ -10,26 +10,17 @@ from dataclasses import dataclass
 from tinycore.codegen.compile import kernel_name
 from tinycore.config import config
 from tinycore.errors import BindingError
-from tinycore.ir import UOp, ops
+from tinycore.ir import Capabilities, UOp, ops
 from tinycore.runtime import report
 from tinycore.runtime.buffer import Buffer
 from tinycore.runtime.compiler import Compiled, compile_kernels, tensor_observers
 from tinycore.runtime.device import Device
 from tinycore.runtime.devices import default_device, get_device
-from tinycore.runtime.joined import tensor_doors
+from tinycore.runtime.joined import schedule_doors
 from tinycore.runtime.reference import ReferenceDevice
 from tinycore.runtime.report import KernelTime, collect, statistics
 from tinycore.runtime.storage import Bindings, check_bindings, evaluate, new_buffer_node, storage_of
-from tinycore.schedule import (
-    CopyStep,
-    KernelStep,
-    Schedule,
-    Step,
-    lanes_of,
-    make_schedule,
-    nbytes,
-    number_buffers,
-)
+from tinycore.schedule import CopyStep, KernelStep, Schedule, Step, make_schedule, nbytes, number_buffers
 
 __all__ = ["Call", "CopyCall", "KernelCall", "KernelTime", "collect", "realize", "recorders", "statistics"]
 
@@ -146,7 +137,9 @@ def realize(roots: Sequence[UOp], bindings: Bindings | None = None, device: str 
         return list(roots)
     numbered, inputs = number_buffers(list(roots))
     home = device or default_device()
-    schedule = make_schedule(numbered, home, tensor_doors(), tensor_observers(), lane_bytes=lane_bytes)
+    schedule = make_schedule(
+        numbered, home, schedule_doors(), tensor_observers(), capabilities=capabilities_of
+    )
     if config().debug >= 1:
         report.introduce(home)
         report.scheduled(schedule)
@@ -166,9 +159,9 @@ def realize(roots: Sequence[UOp], bindings: Bindings | None = None, device: str 
     return [_result(result, buffers, nodes) for result in schedule.results]
 
 
-def lane_bytes(device: str) -> int:
-    """What layouts are chosen by; 0 for devices without lanes."""
-    return lanes_of(get_device(device).target.capabilities)
+def capabilities_of(device: str) -> Capabilities:
+    """What a device can do, by its name. Raises BackendUnavailable."""
+    return get_device(device).target.capabilities
 
 
 def _stored(root: UOp) -> bool:

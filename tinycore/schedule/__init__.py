@@ -11,27 +11,27 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
-from tinycore.ir import UOp, dims, dtypes, ops, substitute, toposort
+from tinycore.ir import Capabilities, UOp, dims, dtypes, ops, substitute, toposort
 from tinycore.rules import origins
 from tinycore.rules.doors import Door, Observer, keys_of
 from tinycore.schedule.fuse import LEAVES, choose_stored
-from tinycore.schedule.kept import choose_kept
-from tinycore.schedule.kernels import Builder, Task, canonical_kernel, device_of, unaligned_read
-from tinycore.schedule.layouts import LaneBytes, choose_layouts, lanes_of, no_lanes
+from tinycore.schedule.kernels import Builder, Task, canonical_kernel, unaligned_read
 from tinycore.schedule.memory import nbytes, plan
 from tinycore.schedule.order import copy_version, order_tasks
-from tinycore.schedule.pieces import split_by_image
-from tinycore.schedule.prepare import TensorContext, prepare
+from tinycore.schedule.placement import Layout, Placement, ScheduleContext
+from tinycore.schedule.prepare import place, prepare
 from tinycore.schedule.steps import CopyStep, KernelStep, Schedule, Step
 
 __all__ = [
     "CopyStep",
     "KernelStep",
+    "Layout",
+    "Placement",
     "Schedule",
+    "ScheduleContext",
     "Step",
-    "lanes_of",
     "make_schedule",
     "nbytes",
     "number_buffers",
@@ -59,13 +59,18 @@ def number_buffers(roots: list[UOp]) -> tuple[list[UOp], list[UOp]]:
     return numbered, inputs
 
 
+def plain(device: str) -> Capabilities:
+    """Of a device of which nothing is known."""
+    return Capabilities()
+
+
 def make_schedule(
     roots: list[UOp],
     default_device: str,
-    doors: Sequence[Door] = (),
+    doors: Mapping[str, Sequence[Door]] | None = None,
     observers: Sequence[Observer] = (),
     *,
-    lane_bytes: LaneBytes = no_lanes,
+    capabilities: Callable[[str], Capabilities] = plain,
     remember: bool = True,
 ) -> Schedule:
     """The schedule of roots whose buffers are numbered by `number_buffers`; remembered while they live.
@@ -74,21 +79,23 @@ def make_schedule(
     ----------
     roots: tensor-level values.
     default_device: where values made of constants only are stored.
-    doors: what joined the stage `tensor`, in order; part of what the schedule is remembered by.
+    doors: what joined the stages `tensor` and `schedule`, in order; part of what the schedule is remembered by.
     observers: told about every pass over the graph, when it was not remembered.
-    lane_bytes: bytes of a vector of each device; what layouts are chosen by.
+    capabilities: what a device can do, by its name; for what joined.
     remember: False makes it anew, and forgets it.
 
     Raises DeviceError when one operation has operands on two devices.
     """
+    doors = doors or {}
     if not remember:
-        return _make(roots, default_device, doors, observers, lane_bytes)
+        return _make(roots, default_device, doors, observers, capabilities)
     sink = UOp(ops.SINK, dtypes.void, tuple(roots), None)
     with _lock:
         known = _known.setdefault(sink, {})
-    key = (default_device, keys_of(doors), bool(observers), lane_bytes)
+    keys = tuple([keys_of(doors.get(stage, ())) for stage in ("tensor", "schedule")])
+    key = (default_device, keys, bool(observers), capabilities)
     if key not in known:
-        known[key] = _make(roots, default_device, doors, observers, lane_bytes)
+        known[key] = _make(roots, default_device, doors, observers, capabilities)
         with _lock:
             _keep_alive[sink] = None
             while len(_keep_alive) > _KEPT:
@@ -105,28 +112,21 @@ _keep_alive: dict[UOp, None] = {}
 def _make(
     roots: list[UOp],
     default_device: str,
-    doors: Sequence[Door],
+    doors: Mapping[str, Sequence[Door]],
     observers: Sequence[Observer],
-    lane_bytes: LaneBytes,
+    capabilities: Callable[[str], Capabilities],
 ) -> Schedule:
-    roots = prepare(roots, TensorContext(default_device), doors, observers)
-    devices: dict[UOp, str | None] = {}
-
-    def lanes(node: UOp) -> int:
-        return lane_bytes(device_of(node, devices) or default_device)
-
-    roots = split_by_image(roots, lambda node: lanes(node) > 0)
-    stored = choose_stored(roots)
-    fused = choose_kept(roots, stored, (), lanes)
-    chosen = choose_layouts(roots, stored, lanes, fused.keys() | fused.values())
-    private = set(choose_kept(chosen.roots, chosen.stored, chosen.packed | chosen.layouts.keys(), lanes))
-    roots, stored = chosen.roots, chosen.stored - private
-    builder = Builder(stored, default_device, chosen.layouts, private)
+    context = ScheduleContext(default_device, capabilities)
+    roots = prepare(roots, context, doors.get("tensor", ()), observers)
+    placement = Placement(tuple(roots), frozenset(choose_stored(roots)))
+    placement = place(placement, context, doors.get("schedule", ()), observers)
+    roots, stored = list(placement.roots), placement.stored
+    builder = Builder(placement, default_device)
     tasks = [builder.task(node) for node in toposort(roots) if node in stored]
     results = [builder.replace(root) if root.op not in LEAVES or root in stored else root for root in roots]
     results = _keep_versions(results, tasks, builder)
     ordered = order_tasks(_split_hazards(tasks, builder), builder)
-    steps = [step for task in ordered for step in _step(task, builder, task.node in chosen.packed)]
+    steps = [step for task in ordered for step in _step(task, builder, task.node in placement.remembered)]
     # Copies of inputs come first: what follows is one run of kernels for a device that replays them.
     steps.sort(key=lambda step: not (isinstance(step, KernelStep) and step.remember))
     kept = {node for result in results for node in toposort((result,)) if node.op is ops.BUFFER}

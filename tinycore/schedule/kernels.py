@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tinycore.errors import DeviceError
 from tinycore.ir import UOp, dtypes, ops, substitute, toposort
 from tinycore.schedule.fuse import LEAVES
-from tinycore.schedule.layouts import Layout
+from tinycore.schedule.placement import Layout, Placement, device_of
 
 
 @dataclass(slots=True, eq=False)
@@ -29,36 +28,6 @@ class Task:
     body: tuple[UOp, ...]
 
 
-def device_of(node: UOp, memo: dict[UOp, str | None]) -> str | None:
-    """The device that a value lives on; None when it is made of constants only. Raises DeviceError."""
-    stack = [node]
-    while stack:  # not a toposort: what is known already is not walked again
-        current = stack[-1]
-        missing = (
-            [operand for operand in current.src if operand not in memo] if current.op is not ops.COPY else []
-        )
-        if current in memo or missing:
-            stack.extend(missing)
-            if not missing:
-                stack.pop()
-            continue
-        stack.pop()
-        if current.op is ops.BUFFER:
-            memo[current] = current.arg[2]
-        elif current.op is ops.COPY:
-            memo[current] = current.arg
-        else:
-            found = {memo[operand] for operand in current.src} - {None}
-            if len(found) > 1:
-                names = " and ".join(sorted(str(name) for name in found))
-                raise DeviceError(
-                    f"{current.op.name} has operands on {names}",
-                    hint=f"move one of them, e.g. with .to({sorted(map(str, found))[0]!r})",
-                )
-            memo[current] = found.pop() if found else None
-    return memo[node]
-
-
 _FIRST_ID = 1 << 32
 """Buffers that a schedule makes have ids of their own: a remembered schedule must not keep real ones alive."""
 
@@ -66,17 +35,11 @@ _FIRST_ID = 1 << 32
 class Builder:
     """Turns stored values into tasks; one replacement memo serves the whole graph."""
 
-    def __init__(
-        self,
-        stored: set[UOp],
-        default_device: str,
-        layouts: Mapping[UOp, Layout] | None = None,
-        kept: Collection[UOp] = (),
-    ) -> None:
-        self.stored = stored
-        self.kept = kept
+    def __init__(self, placement: Placement, default_device: str) -> None:
+        self.stored = placement.stored
+        self.kept = placement.kept
         self.default_device = default_device
-        self.layouts = layouts or {}
+        self.layouts = placement.layouts
         self.devices: dict[UOp, str | None] = {}
         self.buffers: dict[UOp, UOp] = {}
         self.homes: dict[UOp, UOp] = {}
@@ -156,11 +119,13 @@ class Builder:
         elif node.op is ops.SCATTER:
             base, index, updates = [self.replace(operand) for operand in operands]
             body = (_assign(buffer, buffer, base), node.replace(src=(buffer, index, updates)))
-        elif node.op in (ops.CONTIGUOUS, ops.COPY):
+        elif node.op is ops.COPY:
             body = (_assign(buffer, buffer, self.replace(operands[0])),)
         else:
             src = tuple([self.replace(operand) for operand in operands])
-            value = node.replace(src=src) if src != node.src else node
+            value = (
+                src[0] if node.op is ops.CONTIGUOUS else node if src == node.src else node.replace(src=src)
+            )
             body = (_assign_laid_out(buffer, value, self.layouts.get(node)),)
         return Task(node, buffer, self._reads(operands), body)
 

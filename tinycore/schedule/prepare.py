@@ -1,11 +1,10 @@
-"""The tensor graph before fusion: what joined the stage `tensor`, then rules that simplify and split it."""
+"""What joined the scheduler: passes over the tensor graph before fusion, and over its placement after it."""
 
 from __future__ import annotations
 
 import functools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,18 +12,7 @@ from tinycore.errors import CompileError
 from tinycore.ir import UOp, dtypes, ops
 from tinycore.rules import Pass, load
 from tinycore.rules.doors import Door, Observer, PassRun
-
-
-@dataclass(frozen=True, slots=True)
-class TensorContext:
-    """What a pass of the stage `tensor` may ask for.
-
-    Attributes
-    ----------
-    device: where values made of constants only will be stored.
-    """
-
-    device: str
+from tinycore.schedule.placement import Placement, ScheduleContext
 
 
 @functools.cache
@@ -33,7 +21,7 @@ def _simplify() -> Pass:
 
 
 def prepare(
-    roots: list[UOp], context: TensorContext, doors: Sequence[Door] = (), observers: Sequence[Observer] = ()
+    roots: list[UOp], context: ScheduleContext, doors: Sequence[Door] = (), observers: Sequence[Observer] = ()
 ) -> list[UOp]:
     """The same values from a simpler graph; the number and order of roots stay.
 
@@ -47,17 +35,54 @@ def prepare(
     return list(_observed("prepare", _simplify(), sink, context, observers).src)
 
 
+def place(
+    placement: Placement,
+    context: ScheduleContext,
+    doors: Sequence[Door] = (),
+    observers: Sequence[Observer] = (),
+) -> Placement:
+    """What the passes of the stage `schedule` make of a placement. Raises CompileError for what is none."""
+    for door in doors:
+        before, start = placement, time.perf_counter()
+        placement = door.run(before, context)
+        if not isinstance(placement, Placement):
+            raise CompileError(f"the pass {door.id!r} must answer a Placement", where=repr(placement))
+        placement.check(door.id, before)
+        _tell(
+            door.id,
+            partial(_replaced, door, before, context),
+            _sink(before),
+            _sink(placement),
+            start,
+            observers,
+        )
+    return placement
+
+
+def _sink(placement: Placement) -> UOp:
+    return UOp(ops.SINK, dtypes.void, placement.roots, None)
+
+
+def _replaced(door: Door, placement: Placement, context: ScheduleContext) -> UOp:
+    return _sink(door.run(placement, context))
+
+
 def _observed(
-    name: str, run: Callable[..., Any], sink: UOp, context: TensorContext, observers: Sequence[Observer]
+    name: str, run: Callable[..., Any], sink: UOp, context: ScheduleContext, observers: Sequence[Observer]
 ) -> UOp:
     start = time.perf_counter()
     result: UOp = run(sink, context)
+    _tell(name, partial(run, sink, context), sink, result, start, observers)
+    return result
+
+
+def _tell(
+    name: str, again: Callable[[], UOp], before: UOp, after: UOp, start: float, observers: Sequence[Observer]
+) -> None:
     if observers:
-        seconds = time.perf_counter() - start
-        seen = PassRun(name, "tensor", "tensor", sink, result, seconds, partial(run, sink, context))
+        seen = PassRun(name, "tensor", "tensor", before, after, time.perf_counter() - start, again)
         for observer in observers:
             observer(seen)
-    return result
 
 
 def _check(door: Door, before: UOp, after: UOp) -> None:

@@ -20,8 +20,8 @@ from tinycore.ir.ops import ELEMENTWISE, ops
 from tinycore.ir.target import Capabilities, Target
 from tinycore.ir.uop import UOp
 from tinycore.ir.verify import verify
-from tinycore.runtime.joined import joined
-from tinycore.schedule import CopyStep, KernelStep, Schedule, lanes_of, make_schedule, nbytes, number_buffers
+from tinycore.runtime.joined import joined, schedule_doors
+from tinycore.schedule import CopyStep, KernelStep, Schedule, make_schedule, nbytes, number_buffers
 from tinycore.testing.compare import Runner
 
 Array = NDArray[Any]
@@ -49,7 +49,9 @@ def lowered(target: Target) -> Runner:
 
     def run(roots: Sequence[UOp], arrays: Mapping[UOp, Array]) -> list[Array]:
         numbered, inputs = number_buffers(list(roots))
-        schedule = make_schedule(numbered, target.name, lane_bytes=lambda _: lanes_of(target.capabilities))
+        schedule = make_schedule(
+            numbered, target.name, schedule_doors(), capabilities=lambda _: target.capabilities
+        )
         memory = _memory(schedule)
         for position, node in enumerate(inputs):
             own = np.array(arrays[node]).reshape(-1).view(np.uint8)

@@ -98,12 +98,14 @@ def _search(arguments: argparse.Namespace) -> int:
 
 def _kernels(roots: list[UOp], target: Target) -> list[UOp]:
     """Every kernel once, those with the most work first: they get their time when it is short."""
-    from tinycore.runtime.joined import tensor_doors
+    from tinycore.runtime.joined import schedule_doors
     from tinycore.schedule import KernelStep, make_schedule, number_buffers
 
     numbered, _ = number_buffers(roots)
-    steps = make_schedule(numbered, target.name, tensor_doors()).steps
-    kernels = dict.fromkeys(step.kernel for step in steps if isinstance(step, KernelStep))
+    schedule = make_schedule(
+        numbered, target.name, schedule_doors(), capabilities=lambda _: target.capabilities, remember=False
+    )
+    kernels = dict.fromkeys(step.kernel for step in schedule.steps if isinstance(step, KernelStep))
     return sorted(kernels, key=_work, reverse=True)
 
 

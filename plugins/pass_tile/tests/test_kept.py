@@ -24,6 +24,7 @@ from test_same_results import launch
 from tinycore.ir import ops
 from tinycore.runtime.device import Signature
 from tinycore.runtime.devices import get_device
+from tinycore.runtime.joined import schedule_doors
 from tinycore.schedule import make_schedule, number_buffers
 
 
@@ -57,7 +58,9 @@ CASES = {
 
 def kernels_of(name):
     numbered, _ = number_buffers([CASES[name]()])
-    return [step.kernel for step in make_schedule(numbered, "X", lane_bytes=lambda device: 64).steps]
+    doors = schedule_doors()  # pass_locality decides what is kept
+    schedule = make_schedule(numbered, "X", doors, capabilities=lambda device: LANES.capabilities)
+    return [step.kernel for step in schedule.steps]
 
 
 @pytest.mark.parametrize("target", [LANES, NARROW], ids=lambda target: target.name)

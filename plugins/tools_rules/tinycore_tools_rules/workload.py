@@ -113,13 +113,14 @@ def compile_value(value: Any) -> int:
     """Schedule, lower and render some tensors; the number of kernels. Nothing runs."""
     from tinycore.codegen.compile import lower
     from tinycore.runtime.devices import default_device, get_device
-    from tinycore.runtime.joined import joined, tensor_doors
+    from tinycore.runtime.joined import joined, schedule_doors
+    from tinycore.runtime.realize import capabilities_of
     from tinycore.runtime.reference import ReferenceDevice
     from tinycore.schedule import KernelStep, make_schedule, number_buffers
 
     home = default_device()
     numbered, _ = number_buffers(_roots(value))
-    schedule = make_schedule(numbered, home, tensor_doors(), (), remember=False)
+    schedule = make_schedule(numbered, home, schedule_doors(), capabilities=capabilities_of, remember=False)
     kernels = [step for step in schedule.steps if isinstance(step, KernelStep)]
     for step in kernels:
         device = get_device(step.device)

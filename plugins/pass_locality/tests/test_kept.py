@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tinycore import Tensor
-from tinycore.ir import ops
+from tinycore.ir import Capabilities, ops
+from tinycore.runtime.joined import schedule_doors
 from tinycore.runtime.report import collect
 from tinycore.schedule import make_schedule, number_buffers
 from tinycore.schedule.reasons import describe
@@ -20,7 +21,9 @@ def tensor(*shape):
 
 def steps_of(*tensors, lanes=64):
     numbered, _ = number_buffers([each.uop for each in tensors])
-    return make_schedule(numbered, "X", lane_bytes=lambda device: lanes, remember=False).steps
+    doors = schedule_doors()
+    wide = Capabilities(vector_bytes=lanes)
+    return make_schedule(numbered, "X", doors, capabilities=lambda device: wide, remember=False).steps
 
 
 def kept_in(step):

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinycore import Tensor, jit
-from tinycore.ir import UOp, dtypes, ops
+from tinycore.ir import Capabilities, UOp, dtypes, ops
 from tinycore.runtime.devices import default_device, get_device
+from tinycore.runtime.joined import schedule_doors
 from tinycore.runtime.report import collect
 from tinycore.schedule import KernelStep, make_schedule, number_buffers
 from tinycore.schedule.axes import MIXED, STILL, along, trace
@@ -25,7 +26,9 @@ def tensor(*shape):
 
 def steps_of(*tensors, lanes=64):
     numbered, _ = number_buffers([each.uop for each in tensors])
-    return make_schedule(numbered, "X", lane_bytes=lambda device: lanes, remember=False).steps
+    doors = schedule_doors()
+    wide = Capabilities(vector_bytes=lanes)
+    return make_schedule(numbered, "X", doors, capabilities=lambda device: wide, remember=False).steps
 
 
 def windows_of(image, size):

@@ -14,61 +14,18 @@ Nothing changes for devices whose values have no lanes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Set
+from dataclasses import dataclass
 
-from tinycore.ir import Capabilities, UOp, dims, ops, toposort
+from tinycore.ir import UOp, dims, ops, toposort
 from tinycore.ir.ops import MOVEMENT
+from tinycore.schedule import Layout, Placement
 from tinycore.schedule.axes import MIXED, Trace, along, trace
 
 REUSE = 16
 """How often an element of the weights must be read for a copy to pay."""
 LEAST_LANES = 8
 """An axis of fewer elements gets no lanes."""
-
-LaneBytes = Callable[[str], int]
-"""Bytes of a vector of a device; 0 where layouts are to stay as they are."""
-
-
-def no_lanes(device: str) -> int:
-    """For devices of which nothing is known."""
-    return 0
-
-
-def lanes_of(capabilities: Capabilities) -> int:
-    """What `LaneBytes` says of a device with these capabilities."""
-    return 0 if capabilities.workgroups else capabilities.vector_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How a stored value lies in memory.
-
-    Attributes
-    ----------
-    order: the axes of the value in the order of memory; None when they lie as they are.
-    split: (axis, size): the kernel that stores it walks this axis in blocks.
-    """
-
-    order: tuple[int, ...] | None = None
-    split: tuple[int, int] | None = None
-
-
-@dataclass(slots=True)
-class Layouts:
-    """What was decided.
-
-    Attributes
-    ----------
-    roots, stored: the graph with packed operands.
-    layouts: of the stored values that have one.
-    packed: those stored values that are copies of inputs.
-    """
-
-    roots: list[UOp]
-    stored: set[UOp]
-    layouts: dict[UOp, Layout] = field(default_factory=dict)
-    packed: set[UOp] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,41 +47,29 @@ class _Contraction:
         return entries[self.lanes] if entries[self.lanes] >= 0 else None
 
 
-def choose_layouts(
-    roots: list[UOp],
-    stored: set[UOp],
-    lane_bytes_of: Callable[[UOp], int],
-    fixed: Collection[UOp] = (),
-) -> Layouts:
-    """See the module. `stored` is what `choose_stored` answered for these roots; `fixed` stay as they are."""
-    return _Chooser(roots, stored, lane_bytes_of, fixed).run()
+def choose_layouts(placement: Placement, lane_bytes_of: Callable[[UOp], int]) -> Placement:
+    """See the module. What has a layout already, is kept or keeps something stays as it is."""
+    return _Chooser(placement, lane_bytes_of).run()
 
 
 class _Chooser:
-    def __init__(
-        self,
-        roots: list[UOp],
-        stored: set[UOp],
-        lane_bytes_of: Callable[[UOp], int],
-        fixed: Collection[UOp],
-    ) -> None:
-        self.fixed = fixed
-        self.roots, self.stored, self.lane_bytes_of = roots, stored, lane_bytes_of
-        self.order = toposort(roots)
-        self.visible = {_below_reshape(root) for root in roots}
+    def __init__(self, placement: Placement, lane_bytes_of: Callable[[UOp], int]) -> None:
+        self.placement, self.lane_bytes_of = placement, lane_bytes_of
+        self.fixed = {*placement.kept, *placement.kept.values(), *placement.layouts}
+        self.stored = placement.stored | placement.kept.keys()
+        self.order = toposort(placement.roots)
+        self.visible = {_below_reshape(root) for root in placement.roots}
         self.layouts: dict[UOp, Layout] = {}
         self.packs: dict[UOp, tuple[_Contraction, int]] = {}
         self.users: dict[UOp, list[UOp]] | None = None
 
-    def run(self) -> Layouts:
+    def run(self) -> Placement:
         for node in self.order:
             if node in self.fixed:
                 continue
             if node in self.stored and (node.op.elementwise or node.op in (ops.REDUCE, *MOVEMENT)):
                 self._decide(node)
-        if not self.layouts and not self.packs:
-            return Layouts(self.roots, self.stored)
-        return self._rebuild()
+        return self._rebuild() if self.layouts or self.packs else self.placement
 
     # --- deciding -----------------------------------------------------------------------------------------
 
@@ -247,7 +192,7 @@ class _Chooser:
 
     # --- rebuilding ---------------------------------------------------------------------------------------
 
-    def _rebuild(self) -> Layouts:
+    def _rebuild(self) -> Placement:
         """The graph with packed operands, and everything that was decided said of its nodes."""
         memo: dict[UOp, UOp] = {}
         packed: dict[UOp, None] = {}
@@ -259,9 +204,15 @@ class _Chooser:
                 copy, unpacked = _packed(found, block)
                 packed[copy] = None
                 memo[node] = _with_operand(memo[node], found, unpacked)
-        stored = {memo[node] for node in self.stored} | set(packed)
-        layouts = {memo[node]: layout for node, layout in self.layouts.items()}
-        return Layouts([memo[root] for root in self.roots], stored, layouts, set(packed))
+        before = self.placement
+        layouts = {**before.layouts, **self.layouts}
+        return Placement(
+            roots=tuple([memo[root] for root in before.roots]),
+            stored=frozenset([memo[node] for node in before.stored]) | packed.keys(),
+            kept={memo[node]: memo[user] for node, user in before.kept.items()},
+            layouts={memo[node]: layout for node, layout in layouts.items()},
+            remembered=frozenset([memo[node] for node in before.remembered]) | packed.keys(),
+        )
 
 
 def _packed(found: _Contraction, block: int) -> tuple[UOp, UOp]:
@@ -344,7 +295,7 @@ def _entries_of(movement: UOp) -> tuple[int, ...]:
     return tuple(result)
 
 
-def _path_to_reduction(node: UOp, stored: set[UOp]) -> tuple[UOp, ...]:
+def _path_to_reduction(node: UOp, stored: Set[UOp]) -> tuple[UOp, ...]:
     """From a stored value to the one REDUCE that its kernel computes, through elementwise and movement ops.
 
     Empty where there is none, or another one beside it.

@@ -1,0 +1,48 @@
+"""Schedules for data locality: physical layouts, packed weights, rows that never leave a cache.
+
+Each pass takes a `Placement` (what is stored, where, how it lies in memory) and answers a better one. They only
+change something for devices whose values have lanes: those have a cache for every thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from tinycore.ir import UOp
+from tinycore.schedule import Placement, ScheduleContext
+from tinycore.schedule.fuse import choose_stored
+from tinycore_pass_locality.kept import choose_kept
+from tinycore_pass_locality.layouts import choose_layouts
+from tinycore_pass_locality.pieces import split_by_image
+
+
+def sum_images(placement: Placement, context: ScheduleContext) -> Placement:
+    """Sums over whole images in two steps. What is stored is chosen anew, so this comes before other choices."""
+    lane_bytes = lane_bytes_by(context)
+    roots = tuple(split_by_image(list(placement.roots), lambda node: lane_bytes(node) > 0))
+    if roots == placement.roots:
+        return placement
+    return Placement(roots, frozenset(choose_stored(list(roots))))
+
+
+def keep_rows(placement: Placement, context: ScheduleContext) -> Placement:
+    """Stored values whose only user can compute them row by row are kept by its kernel."""
+    special = placement.remembered | placement.layouts.keys() | placement.kept.keys()
+    kept = choose_kept(placement.roots, placement.stored, special, lane_bytes_by(context))
+    return replace(placement, stored=placement.stored - kept.keys(), kept={**placement.kept, **kept})
+
+
+def lay_out(placement: Placement, context: ScheduleContext) -> Placement:
+    """Packed weights, and layouts of stored values. Values that are kept, and their users, stay as they are."""
+    return choose_layouts(placement, lane_bytes_by(context))
+
+
+def lane_bytes_by(context: ScheduleContext) -> Callable[[UOp], int]:
+    """Bytes of a vector of the device that a value lives on; 0 where layouts are to stay as they are."""
+
+    def lane_bytes(node: UOp) -> int:
+        capabilities = context.capabilities_of(node)
+        return 0 if capabilities.workgroups else capabilities.vector_bytes
+
+    return lane_bytes
