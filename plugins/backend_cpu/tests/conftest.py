@@ -31,6 +31,19 @@ spin:
 done:
   ret void
 }
+; words: {pointer to {i64 count, {i64 thread, i64 turn}...}, turns of work}. Notes who ran each chunk, and as the how manieth.
+define void @turn(ptr %words, i64 %chunk, i64 %thread) {
+  %memory = load ptr, ptr %words
+  %turn = atomicrmw add ptr %memory, i64 1 seq_cst
+  %past = add i64 %chunk, 1
+  %place = getelementptr [2 x i64], ptr %memory, i64 %past
+  %turn_at = getelementptr i64, ptr %place, i64 1
+  store i64 %thread, ptr %place
+  store i64 %turn, ptr %turn_at
+  %turns = getelementptr i64, ptr %words, i64 1
+  call void @busy(ptr %turns, i64 0, i64 0)
+  ret void
+}
 ; words: {pointer to i64, its length}. Adds everything up, into the place after the end.
 define void @sum_all(ptr %words, i64 %chunk, i64 %thread) {
 entry:

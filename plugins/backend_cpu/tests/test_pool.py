@@ -110,6 +110,25 @@ def test_several_threads_take_part(kernels):
     assert set(seen) == {0, 1}
 
 
+@pytest.mark.parametrize("chunks", [2, 3, 4, 13, 64])
+def test_a_thread_does_its_own_block_first(chunks, kernels):
+    """So it finds in its caches what it left there; what it does for others comes after that."""
+    pool = ThreadPool(4)
+    blocks = min(4, chunks)
+    least, longer = divmod(chunks, blocks)
+    owners = [block for block in range(blocks) for _ in range(least + (block < longer))]
+    for _ in range(50):
+        log = array.array("q", [0]) * (2 * chunks + 2)
+        _kept, arguments = words(address(log), 2000)
+        pool.run(kernels.address("turn"), arguments, chunks)
+        assert log[0] == chunks
+        done = sorted((log[2 * chunk + 3], log[2 * chunk + 2], owners[chunk]) for chunk in range(chunks))
+        for thread in range(4):
+            own = [owner == thread for _, worker, owner in done if worker == thread]
+            assert own == sorted(own, reverse=True)
+    pool.stop()
+
+
 def test_thread_numbers_stay_below_the_number_of_threads(pool, kernels):
     seen = array.array("q", [-1]) * 500
     _kept, arguments = words(address(seen))

@@ -6,7 +6,7 @@ The protocol. One 64-bit word holds ``generation << 32 | open << 31 | active``.
 * A worker that sees a new generation *joins* by incrementing `active` with a compare-and-swap that succeeds
   only while the word is open and of that generation. A worker that comes late sees it closed and goes back to
   waiting: nobody ever waits for a thread that the system has not scheduled.
-* Everyone, the caller too, takes chunks from one atomic counter until none is left.
+* Everyone, the caller too, takes chunks until none is left, of its own block first (`pool_chunks`).
 * The caller clears `open` and waits until `active` is 0; the last work of every worker is then visible to it.
 
 So the job's fields are written only while the word is closed and nobody is active, and are read only after a
@@ -25,6 +25,7 @@ All state is in one block of memory that the caller owns, at the offsets of `poo
 
 from __future__ import annotations
 
+from tinycore_backend_cpu.pool_chunks import SHARE, WORK
 from tinycore_backend_cpu.pool_layout import BUSY, DONE, EXTERNAL, STOPPED, Platform, StateLayout, at
 from tinycore_backend_cpu.pool_waiting import WAIT_BY_CONDITION, WAIT_BY_FUTEX
 
@@ -48,7 +49,8 @@ def pool_ir(platform: Platform) -> str:
         return _INLINE_ONLY + _ENTRIES
     return (
         _declarations(platform)
-        + _WORK
+        + SHARE
+        + WORK
         + _worker(platform)
         + _PUBLISH
         + _start(platform)
@@ -64,6 +66,7 @@ def _declarations(platform: Platform) -> str:
         "declare i32 @pthread_join(i64, ptr)",
         "declare i32 @sched_yield()",
         "declare i32 @clock_gettime(i32, ptr)",
+        "declare i64 @llvm.smin.i64(i64, i64)",
         platform.pause[0],
     ]
     if platform.waiting == "futex":
@@ -98,29 +101,6 @@ entry:
 }}
 """
     )
-
-
-# Take chunks until none is left.
-_WORK = f"""
-define internal void @work(ptr %state, i64 %thread) {{
-entry:
-{at("function_at", StateLayout.FUNCTION)}{at("arguments_at", StateLayout.ARGUMENTS)}\
-{at("chunks_at", StateLayout.CHUNKS)}{at("next_at", StateLayout.NEXT_CHUNK)}\
-  %function = load ptr, ptr %function_at, align 8
-  %arguments = load ptr, ptr %arguments_at, align 8
-  %chunks = load i64, ptr %chunks_at, align 8
-  br label %take
-take:
-  %chunk = atomicrmw add ptr %next_at, i64 1 monotonic, align 8
-  %left = icmp slt i64 %chunk, %chunks
-  br i1 %left, label %execute, label %none_left
-execute:
-  call void %function(ptr %arguments, i64 %chunk, i64 %thread)
-  br label %take
-none_left:
-  ret void
-}}
-"""
 
 
 def _worker(platform: Platform) -> str:
@@ -347,11 +327,9 @@ by_itself:
 {_INLINE_LOOP.replace("%INLINE", "%by_itself")}\
 together:
 {at("function_at", layout.FUNCTION)}{at("arguments_at", layout.ARGUMENTS)}\
-{at("chunks_at", layout.CHUNKS)}{at("next_at", layout.NEXT_CHUNK)}\
   store ptr %function, ptr %function_at, align 8
   store ptr %arguments, ptr %arguments_at, align 8
-  store i64 %chunks, ptr %chunks_at, align 8
-  store atomic i64 0, ptr %next_at monotonic, align 8
+  call void @share(ptr %state, i64 %chunks)
   %useful = sub i64 %chunks, 1
   %few = icmp slt i64 %useful, 2147483647
   %count = select i1 %few, i64 %useful, i64 2147483647

@@ -33,14 +33,14 @@ class StateLayout:
 
     WORD = 0
     GENERATION = 4  # the upper half of the word, little-endian
-    NEXT_CHUNK = 128
-    FUNCTION, ARGUMENTS, CHUNKS, CALLER_CORE = 256, 264, 272, 280
+    FUNCTION, ARGUMENTS, BLOCKS, CALLER_CORE = 256, 264, 272, 280
     SLEEPERS = 384
     STOP, WORKERS, SPIN_NANOSECONDS = 512, 516, 520
     CALLER, STARTED = 640, 644
     MUTEX, CONDITION = 768, 896  # at most 128 bytes each on every platform that has pthread
     THREADS, THREAD_SIZE = 1024, 32  # {i64 handle, ptr state, i64 index}
-    SIZE = 1024 + 32 * MAXIMUM_WORKERS
+    CHUNK_BLOCKS, BLOCK_SIZE = 1024 + 32 * 256, 128  # {i64 next, i64 end} of every thread
+    SIZE = CHUNK_BLOCKS + 128 * (MAXIMUM_WORKERS + 1)
 
 
 def at(name: str, offset: int) -> str:
