@@ -21,12 +21,31 @@ def test_examples_run(document):
         exec(compile("\n" * line + match.group(1), str(document), "exec"), namespace)
 
 
+def test_every_document_is_in_the_table_of_contents():
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    entries = {
+        line.strip()
+        for block in re.findall(r"^```\{toctree\}\n(.*?)^```", index, re.M | re.S)
+        for line in block.splitlines()
+    }
+    folder = ROOT / "docs"
+    wanted = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.md")} - {
+        "index"
+    }
+    assert wanted | {f"../specs/{path.stem}" for path in (ROOT / "specs").glob("*.md")} <= entries
+
+
 def test_documents_have_examples():
     with_examples = [path.name for path in DOCUMENTS if BLOCK.search(path.read_text(encoding="utf-8"))]
     assert {"README.md", "quickstart.md", "tour.md", "backends.md"} <= set(with_examples)
 
 
 def test_links_and_files_exist():
+    everything = [*DOCUMENTS, *(ROOT / "specs").glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    for document in everything:
+        text = document.read_text(encoding="utf-8")
+        for name in re.findall(r"\]\(([\w./-]+\.md)(?:#[\w-]+)?\)", text):
+            assert (document.parent / name).is_file(), f"{document.name}: {name}"
     for document in DOCUMENTS:
         for name in re.findall(
             r"`((?:docs|specs|examples|passes|tinycore)/[\w/]+\.(?:md|py|rules))`",

@@ -1,18 +1,18 @@
 """The pipeline of one kernel, in one place: every pass named, with the level it takes and gives.
 
-==============  ===============  ====================================================================
-pass            levels           what it does
-==============  ===============  ====================================================================
-indexing        tensor, kernel   movement ops become index arithmetic (passes/movement.rules)
-simplify        kernel, kernel   algebra and index rules to a fixpoint
-(kernel)        kernel, kernel   plugin passes and rules of stage `kernel`
-(tile)          kernel, kernel   plugin passes of stage `tile` choose actions (tinycore.codegen.tiling)
-simplify tiles  kernel, kernel   the same rules, on the index arithmetic that tiling made
-decompose       kernel, kernel   ops that the target lacks become ops that it has
-(late)          kernel, kernel   plugin passes and rules of stage `late`
-linearize       kernel, program  loops in order, lanes, accumulators
-(program)       program, program plugin passes and rules of stage `program`
-==============  ===============  ====================================================================
+==============  ================  ====================================================================
+pass            levels            what it does
+==============  ================  ====================================================================
+indexing        tensor, kernel    movement ops become index arithmetic (passes/movement.rules)
+simplify        kernel, kernel    algebra and index rules to a fixpoint
+(kernel)        kernel, kernel    plugin passes and rules of stage `kernel`
+(tile)          kernel, kernel    plugin passes of stage `tile` choose actions (tinycore.codegen.tiling)
+simplify tiles  kernel, kernel    the same rules, on the index arithmetic that tiling made
+decompose       kernel, kernel    ops that the target lacks become ops that it has
+(late)          kernel, kernel    plugin passes and rules of stage `late`
+linearize       kernel, program   loops in order, lanes, accumulators
+(program)       program, program  plugin passes and rules of stage `program`
+==============  ================  ====================================================================
 """
 
 from __future__ import annotations

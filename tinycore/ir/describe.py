@@ -15,7 +15,7 @@ INTRODUCTION = """\
 
 One node, `UOp(op, dtype, src, arg)`, serves three levels: *tensor* (whole arrays), *kernel* (scalar values
 over RANGE nodes) and *program* (a linear list of statements). The tables below are `tinycore/ir/ops.py`;
-how the levels fit together is told in `docs/architecture.md`. What an op computes is what
+how the levels fit together is told in [`docs/architecture.md`](../docs/architecture.md). What an op computes is what
 `tinycore.interpret` answers.
 
 **Operands.** Each is given as a dtype class, as `T:Class` (which binds T to the operand's dtype) or as a

@@ -38,9 +38,9 @@ class BackendEntry:
     name: str
     priority: int = 0
     entry: str | None = None
-    """`package.module:function` that opens the device; None for a plugin that only compiles."""
+    """The entry that opens the device; None for a plugin that only compiles."""
     compile_target: str | None = None
-    """`package.module:function` that describes an architecture without a device."""
+    """The entry that describes an architecture without a device."""
     capabilities: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """Claims; the conformance kit proves them."""
 
