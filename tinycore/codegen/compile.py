@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from tinycore.codegen.pipeline import Context, PluginPass, run
 from tinycore.codegen.program import Program, leaves
-from tinycore.codegen.tiling import Stream
+from tinycore.codegen.tiling import Prefetch, Stream
 from tinycore.errors import CompileError
 from tinycore.ir import Dim, Target, UOp, dims, dtypes, ops
 from tinycore.ir.text import digest
@@ -54,6 +54,7 @@ def assemble(kernel: UOp, linear: UOp) -> Program:
         operations=operations(kernel),
         traffic=dims.product((1,)) if not parameters else _traffic(parameters),
         streaming=any(isinstance(action, Stream) for action in linear.arg or ()),
+        prefetch=next((action for action in linear.arg or () if isinstance(action, Prefetch)), None),
     )
 
 

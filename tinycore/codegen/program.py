@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tinycore.codegen.tiling import Prefetch
 from tinycore.ir import Dim, UOp
 
 
@@ -22,6 +23,7 @@ class Program:
     group: bounds of the local ranges, at most 3; () without work-groups.
     operations: floating point operations of one launch (an estimate for reports).
     streaming: whether the results are not read again soon, and may be stored past the caches.
+    prefetch: how far ahead loads are asked for, or None.
     traffic: bytes of all buffers touched once (an estimate for reports).
     """
 
@@ -35,6 +37,7 @@ class Program:
     operations: Dim = 0
     traffic: Dim = 0
     streaming: bool = False
+    prefetch: Prefetch | None = None
 
 
 def leaves(linear: UOp) -> list[UOp]:

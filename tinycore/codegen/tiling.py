@@ -110,8 +110,23 @@ class Stream:
         return "stream results"
 
 
+@dataclass(frozen=True, slots=True)
+class Prefetch:
+    """What a load will read `steps` iterations of a loop later is asked for in time, where the target can.
+
+    `loop` counts the loops that move the load's address from the inside, 0 the innermost.
+    """
+
+    loop: int
+    steps: int
+
+    def __str__(self) -> str:
+        return f"prefetch {self.steps} steps of loop {self.loop} ahead"
+
+
 Action = (
     Stream
+    | Prefetch
     | Split
     | Bind
     | Merge
@@ -402,4 +417,5 @@ _APPLY: dict[type, Callable[..., UOp]] = {
     Distribute: distribute,
     Offset: offset,
     Stream: lambda kernel, action: kernel,
+    Prefetch: lambda kernel, action: kernel,
 }

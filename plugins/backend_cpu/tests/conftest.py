@@ -31,7 +31,8 @@ spin:
 done:
   ret void
 }
-; words: {pointer to {i64 count, {i64 thread, i64 turn}...}, turns of work}. Notes who ran each chunk, and as the how manieth.
+; words: {pointer to {i64 count, {i64 thread, i64 turn}...}, turns of work}. Notes for each chunk who ran it, and how
+; many had been begun before.
 define void @turn(ptr %words, i64 %chunk, i64 %thread) {
   %memory = load ptr, ptr %words
   %turn = atomicrmw add ptr %memory, i64 1 seq_cst

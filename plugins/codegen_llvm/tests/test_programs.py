@@ -10,6 +10,7 @@ from tinycore_codegen_llvm import CPU, render
 from tinycore_codegen_llvm.machine import Machine
 from tinycore_codegen_llvm.testing import YES, ProgramBuilder, integer, iota, matmul, scaled_sum
 
+from tinycore.codegen.tiling import Prefetch
 from tinycore.errors import CompileError
 from tinycore.ir import UOp, dtypes, ops
 
@@ -290,3 +291,43 @@ def test_what_cannot_be_streamed_is_stored_plainly(execute):
     x, out = np.arange(256, dtype=np.float32), np.zeros(257, np.float32)
     execute(streaming(copy_of_rows(256, 16, offset=1)), x, out)
     np.testing.assert_array_equal(out[1:], x + 1)
+
+
+# --- asking for memory before it is needed ------------------------------------------------------------------
+
+
+def sum_of_rows(rows, columns, lanes):
+    """``out[k] = sum(a[row, k] for row)``, the rows in the outer loop, and a factor that moves with them only."""
+    builder = ProgramBuilder()
+    a, factors = builder.buffer(0, dtypes.float32, rows * columns), builder.buffer(1, dtypes.float32, rows)
+    out = builder.buffer(2, dtypes.float32, columns)
+    row = builder.range(rows)
+    factor = builder.add(UOp(ops.SPLAT, dtypes.float32, (builder.load(factors, row),), lanes))
+    part = builder.range(columns // lanes)
+    value = builder.add(builder.load(a, row * columns + part * lanes, lanes) * factor)
+    before = builder.load(out, part * lanes, lanes)
+    builder.store(out, part * lanes, builder.add(before + value))
+    builder.end(part)
+    builder.end(row)
+    return builder.program("sums")
+
+
+@pytest.mark.parametrize(
+    ("action", "bytes_ahead"),
+    [(Prefetch(0, 5), [5 * 32, 5 * 32]), (Prefetch(1, 2), [2 * 256]), (Prefetch(2, 1), [])],
+)
+def test_what_is_read_later_is_asked_for(execute, action, bytes_ahead):
+    """A loop counts where it moves the address: only the matrix is walked by two, and the factors are no vectors."""
+    program = dataclasses.replace(sum_of_rows(10, 64, 8), prefetch=action)
+    text = render(program, CPU())
+    assert text.count("call void @llvm.prefetch") == len(bytes_ahead)
+    for distance in bytes_ahead:
+        assert f"i64 {distance}\n" in text
+    a, factors = np.random.default_rng(0).normal(size=(10, 64)), np.arange(10.0)
+    out = np.zeros(64, np.float32)
+    execute(program, a.astype(np.float32), factors.astype(np.float32), out)
+    np.testing.assert_allclose(out, factors @ a, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_is_asked_for_without_being_told():
+    assert "prefetch" not in render(sum_of_rows(10, 64, 8), CPU())

@@ -19,6 +19,7 @@ from tinycore_codegen_llvm.casts import cast
 from tinycore_codegen_llvm.dots import dot
 from tinycore_codegen_llvm.flavour import Flavour
 from tinycore_codegen_llvm.memory import Memory, displacement, elements, splat
+from tinycore_codegen_llvm.prefetch import prefetch
 from tinycore_codegen_llvm.streaming import stream, streamed_runs
 from tinycore_codegen_llvm.types import Register
 
@@ -193,6 +194,9 @@ class _Renderer:
 
     def _load(self, position: int, node: UOp) -> None:
         if node in self.needed:
+            if self.program.prefetch is not None:
+                loops = (block.node for block in reversed(self.blocks) if block.node.op is ops.RANGE)
+                prefetch(self.memory, node, self.program.prefetch, loops)
             self.values[node] = self.memory.load(node)
 
     def _store(self, position: int, node: UOp) -> None:

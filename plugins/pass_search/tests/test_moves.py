@@ -73,7 +73,9 @@ def test_there_are_neighbours_of_every_kind():
             for target in (LANES, GROUPS):
                 kernel, base = chosen(original, target)
                 kinds |= {move.kind for move in neighbours(kernel, base, target.capabilities)}
-    assert kinds == {"size", "tail", "bind", "exchange", "order", "split", "stage", "stream", "more"}
+    assert kinds == {
+        "size", "tail", "bind", "exchange", "order", "split", "stage", "stream", "prefetch", "more"
+    }  # fmt: skip
 
 
 def test_nothing_parallel_is_given_to_a_reduction():

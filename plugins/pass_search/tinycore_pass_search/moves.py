@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from tinycore.codegen.staging import Stage, StageInThread
-from tinycore.codegen.tiling import Action, Bind, Order, Split, Stream, Tail, apply, ranges_of
+from tinycore.codegen.tiling import Action, Bind, Order, Prefetch, Split, Stream, Tail, apply, ranges_of
 from tinycore.errors import CompileError
 from tinycore.ir import Capabilities, UOp, ops
 
@@ -79,8 +79,12 @@ def neighbours(kernel: UOp, actions: Sequence[Action], capabilities: Capabilitie
             yield from _without(state, position, "stage", set(action.copies))
         elif isinstance(action, Stream):
             yield Move("stream", _replaced(state, position, ()))
+        elif isinstance(action, Prefetch):
+            yield Move("prefetch", _replaced(state, position, ()))
     if not capabilities.workgroups and Stream() not in state.actions:
         yield Move("stream", (Stream(), *state.actions))
+    if not capabilities.workgroups and not any(isinstance(action, Prefetch) for action in state.actions):
+        yield Move("prefetch", (*state.actions, Prefetch(loop=1, steps=1)))
     yield from _exchanged(state)
     yield from _further_splits(state, capabilities)
     if not any(isinstance(action, Order) for action in state.actions):
@@ -105,7 +109,7 @@ def _numbers(action: Action) -> set[int]:
     found: set[int] = set()
     for field in dataclasses.fields(action):
         value = getattr(action, field.name)
-        if field.name not in ("size", "slot", "pitch"):
+        if field.name not in ("size", "slot", "pitch", "loop", "steps"):
             found |= set(value) if isinstance(value, tuple) else {value} if type(value) is int else set()
     return found
 

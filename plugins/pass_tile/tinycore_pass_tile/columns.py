@@ -3,7 +3,8 @@
 A register for every result would walk down a few columns at a time, touching a new page with every step. Here
 whole pieces of rows are read in the order in which they lie in memory; the partial results of a piece wait in
 a near cache. A step of 8 rows reads them once and writes them once, so the second cache is near enough, and
-long pieces are what memory delivers fastest.
+long pieces are what memory delivers fastest: every thread has one. What a step reads is asked for one step
+before, because processors that fetch ahead by themselves do so along a row, and stop where a piece ends.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tinycore.codegen.carry import Carry
-from tinycore.codegen.tiling import Action, Bind, Order, Split
+from tinycore.codegen.tiling import Action, Bind, Order, Prefetch, Split
 from tinycore.ir import Capabilities, UOp
 from tinycore_pass_tile.analysis import Nest, bound, divisor_near, is_static, largest_itemsize, number
 
@@ -37,12 +38,19 @@ class Columns:
     rows: loops along which the elements read are reused: a few results for every column.
     columns: the loop that gets the lanes.
     steps: the ranges that are reduced.
+    itemsize: bytes of an element that is read.
     """
 
     outer: tuple[UOp, ...]
     rows: tuple[UOp, ...]
     columns: UOp
     steps: tuple[UOp, ...]
+    itemsize: int
+
+    @property
+    def bytes_read(self) -> int:
+        """How much is read down all columns."""
+        return bound(self.columns) * math.prod(map(bound, self.steps)) * self.itemsize
 
     @property
     def results(self) -> int:
@@ -73,9 +81,8 @@ def columns_of(nest: Nest, columns: UOp | None, capabilities: Capabilities) -> C
     # The rows must lie apart: neighbouring steps in one line of the cache are no columns.
     if any((load.stride(step) or 0) * load.node.dtype.itemsize < 64 for load in streamed for step in steps):
         return None
-    found = Columns(tuple(outer), tuple(rows), columns, steps)
-    read = bound(columns) * math.prod(map(bound, steps)) * streamed[0].node.dtype.itemsize
-    fits = read <= capabilities.cache_bytes[0]
+    found = Columns(tuple(outer), tuple(rows), columns, steps, streamed[0].node.dtype.itemsize)
+    fits = found.bytes_read <= capabilities.cache_bytes[0]
     return None if fits or found.results > MOST_RESULTS or nest.accesses[0].stride(columns) != 1 else found
 
 
@@ -109,6 +116,8 @@ def choose_columns(
         Bind(masked, "vector"),
         Order((*nest_order, *stepped, tiles, more)),
     ]
+    if shape.bytes_read > capabilities.threads * capabilities.cache_bytes[:2][-1]:
+        actions.append(Prefetch(loop=1, steps=1))
     return actions
 
 
@@ -137,7 +146,7 @@ def _chunks(
         outer[:1] = [grid, inner]
     total = bound(shape.columns)
     most = max(step, capabilities.cache_bytes[:2][-1] // 4 // (itemsize * shape.results))
-    wanted = min(most, total, -(-total // (capabilities.threads * 2)) if parallel and not spread else total)
+    wanted = min(most, total, -(-total // capabilities.threads) if parallel and not spread else total)
     if is_static(shape.columns):
         size = divisor_near(total, wanted, step)
         if size >= total:

@@ -1,0 +1,66 @@
+"""Reductions down the columns of something large: pieces of rows for each thread, asked for ahead."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from kernels import LANES, arrays_for, kernels_of, lowered, matmul, meaning, run, tiled, total, x
+from test_same_results import launch
+
+from tinycore.codegen.carry import Carry
+from tinycore.codegen.tiling import Bind, Prefetch, Split
+from tinycore.runtime.device import Signature
+from tinycore.runtime.devices import get_device
+
+CASES = {
+    "a vector times a matrix": lambda: matmul(x(1, 300), x(300, 130, identity=2)),
+    "primes": lambda: matmul(x(1, 97), x(97, 257, identity=2)),
+    "a few vectors": lambda: matmul(x(3, 101), x(101, 129, identity=2)),
+    "sums": lambda: total(x(200, 127), 0),
+    "sums of a few rows": lambda: total(x(19, 2100), 0),
+    "a batch": lambda: matmul(x(3, 1, 97), x(3, 97, 160, identity=2)),
+}
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_interpreted(name):
+    (kernel,) = kernels_of(CASES[name]())
+    actions = tiled(kernel, LANES).arg
+    assert any(isinstance(action, Carry) for action in actions)
+    arrays = arrays_for(kernel, 0)
+    np.testing.assert_array_equal(run(lowered(kernel, LANES), arrays, 0), meaning(kernel, arrays, 0))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_on_a_device(name, threads):
+    device = get_device("CPU")
+    capabilities = dataclasses.replace(
+        device.target.capabilities, cache_bytes=(1 << 9, 1 << 13), threads=threads
+    )
+    (kernel,) = kernels_of(CASES[name]())
+    program = lowered(kernel, dataclasses.replace(device.target, capabilities=capabilities))
+    assert program.prefetch is not None
+    signature = Signature(program.name, len(program.parameters), 0, program.group)
+    executable = device.load(device.compile(device.render(program), program.name), signature)
+    arrays = arrays_for(kernel, 0)
+    found = launch(device, executable, program, arrays, 0)
+    np.testing.assert_array_equal(found, meaning(kernel, arrays, 0))
+
+
+def test_every_thread_has_one_piece_of_the_rows():
+    (kernel,) = kernels_of(matmul(x(1, 200), x(200, 256, identity=2)))
+    actions = tiled(kernel, LANES).arg
+    pieces = {action.range for action in actions if isinstance(action, Bind) and action.kind == "global"}
+    (split,) = [action for action in actions if isinstance(action, Split) and action.outer in pieces]
+    assert split.size * LANES.capabilities.threads == 256
+
+
+def test_what_the_caches_hold_is_not_asked_for():
+    caches = LANES.capabilities.threads * LANES.capabilities.cache_bytes[1]
+    for rows in (caches // 4 // 64, caches // 4 // 64 + 1):
+        (kernel,) = kernels_of(matmul(x(1, rows), x(rows, 64, identity=2)))
+        asked = any(isinstance(action, Prefetch) for action in tiled(kernel, LANES).arg)
+        assert asked == (rows * 64 * 4 > caches)
