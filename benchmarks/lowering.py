@@ -81,7 +81,6 @@ def tinycore() -> Callable[[bool, int], Lowered]:
             device.name,
             schedule_doors(),
             capabilities=lambda _: device.target.capabilities,
-            remember=False,
         )
         times.append(clocks())
         kernels = {step.kernel: None for step in schedule.steps if isinstance(step, KernelStep)}

@@ -49,6 +49,11 @@ def extra_rules(path: Path | str, stage: str | None = None) -> Iterator[RuleModu
         _active.reset(token)
 
 
+def any_extra() -> bool:
+    """Whether any extra rules are in force here."""
+    return bool(_active.get())
+
+
 def active_extra(stage: str) -> tuple[Pass, ...]:
     """The passes of extra rules that are in force here, for one stage."""
     return tuple(item for name, item in _active.get() if name == stage)

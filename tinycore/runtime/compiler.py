@@ -103,8 +103,11 @@ def compile_kernels(wanted: Sequence[tuple[UOp, Device]]) -> list[Compiled]:
 
 
 def forget_loaded() -> None:
-    """Drop all loaded code (tests and benchmarks of cold starts)."""
+    """Drop all loaded code and every plan (tests and benchmarks of cold starts)."""
+    from tinycore.runtime.plan import forget_plans
+
     _loaded.clear()
+    forget_plans()
 
 
 def _find(key: _Key, kernel: UOp, device: Device) -> bool:

@@ -87,6 +87,9 @@ class Graph(Protocol):
     def update(self, position: int, launch: Launch) -> None:
         """Exchange buffers, variables or grid of one launch; the executable stays the same."""
 
+    def rebind(self, buffers: Sequence[Opaque]) -> None:
+        """Exchange the buffers of all launches: those of the first launch by slot, then of the second, ..."""
+
 
 class Device(Protocol):
     """One opened device.

@@ -26,9 +26,9 @@ def get_device(name: str) -> Device:
 
     Raises BackendUnavailable when there is no such device or it cannot be opened, with what to do about it.
     """
-    name = canonical_name(name)
     device = _open.get(name)
     if device is None:
+        name = canonical_name(name)
         with _lock:
             device = _open.get(name) or _open_device(name)
             _open[name] = device

@@ -139,9 +139,7 @@ def explain(value: Any, *, device: str | None = None, run: bool = True) -> Expla
     stages: list[Stage] = []
     with trace() as found:
         recorder = _recorder(stages, found)
-        schedule = make_schedule(
-            numbered, home, schedule_doors(), (recorder,), capabilities=capabilities_of, remember=False
-        )
+        schedule = make_schedule(numbered, home, schedule_doors(), (recorder,), capabilities=capabilities_of)
     notes: list[str] = []
     times: Mapping[tuple[str, str], KernelTime] = {}
     if run and UOp(ops.SINK, dtypes.void, tuple(roots)).mask & ops.ASSIGN.bit:

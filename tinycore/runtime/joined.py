@@ -6,15 +6,15 @@ import threading
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
-from tinycore.rules import active_extra
 from tinycore.rules.doors import Door, extra_doors, file_doors, keys_of, python_door
+from tinycore.rules.extra import any_extra
 from tinycore.runtime.environment import STAGES, Environment, environment
 
 LOWERING = ("kernel", "tile", "late", "program")
 """The stages that decide what a kernel becomes; `tensor` and `schedule` decide which kernels there are."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Joined:
     """The doors of one environment.
 
@@ -64,10 +64,18 @@ def schedule_doors() -> dict[str, tuple[Door, ...]]:
     return {"tensor": (*doors["tensor"], *extra_doors("tensor")), "schedule": doors["schedule"]}
 
 
+def joining_key() -> Hashable:
+    """What a plan is remembered by: everything that takes part at any stage."""
+    plugins = joined()
+    if not any_extra():
+        return plugins
+    return (plugins, *[keys_of(extra_doors(stage)) for stage in STAGES])
+
+
 def lowering_key() -> tuple[Hashable, ...]:
     """What a kernel is remembered by besides itself and its target."""
     plugins = joined().key
-    if not any(active_extra(stage) for stage in LOWERING):
+    if not any_extra():
         return plugins
     return (*plugins, *[keys_of(extra_doors(stage)) for stage in LOWERING])
 

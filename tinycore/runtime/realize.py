@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from tinycore.codegen.compile import kernel_name
 from tinycore.config import config
 from tinycore.errors import BindingError
-from tinycore.ir import Capabilities, UOp, ops
+from tinycore.ir import UOp, ops
 from tinycore.runtime import report
 from tinycore.runtime.buffer import Buffer
-from tinycore.runtime.compiler import Compiled, compile_kernels, tensor_observers
+from tinycore.runtime.compiler import Compiled, compile_kernels
 from tinycore.runtime.device import Device
 from tinycore.runtime.devices import default_device, get_device
-from tinycore.runtime.joined import schedule_doors
+from tinycore.runtime.plan import plan_of
 from tinycore.runtime.reference import ReferenceDevice
 from tinycore.runtime.report import KernelTime, collect, statistics
 from tinycore.runtime.storage import Bindings, check_bindings, evaluate, new_buffer_node, storage_of
-from tinycore.schedule import CopyStep, KernelStep, Schedule, Step, make_schedule, nbytes, number_buffers
+from tinycore.schedule import CopyStep, KernelStep, Schedule, Step, nbytes
 
 __all__ = ["Call", "CopyCall", "KernelCall", "KernelTime", "collect", "realize", "recorders", "statistics"]
 
@@ -135,11 +135,13 @@ def realize(roots: Sequence[UOp], bindings: Bindings | None = None, device: str 
     check_bindings(bindings)
     if all(_stored(root) for root in roots):
         return list(roots)
-    numbered, inputs = number_buffers(list(roots))
     home = device or default_device()
-    schedule = make_schedule(
-        numbered, home, schedule_doors(), tensor_observers(), capabilities=capabilities_of
-    )
+    plan, inputs = plan_of(roots, home)
+    if not bindings and not _watched():
+        bound = plan.bound()
+        if bound is not None:
+            return bound.run(inputs)
+    schedule = plan.schedule
     if config().debug >= 1:
         report.introduce(home)
         report.scheduled(schedule)
@@ -159,9 +161,10 @@ def realize(roots: Sequence[UOp], bindings: Bindings | None = None, device: str 
     return [_result(result, buffers, nodes) for result in schedule.results]
 
 
-def capabilities_of(device: str) -> Capabilities:
-    """What a device can do, by its name. Raises BackendUnavailable."""
-    return get_device(device).target.capabilities
+def _watched() -> bool:
+    """Whether somebody wants to see every launch: a recorder, a collector of times, DEBUG, validation."""
+    settings = config()
+    return bool(recorders.get() or statistics.active or settings.debug or settings.validate)
 
 
 def _stored(root: UOp) -> bool:

@@ -6,6 +6,7 @@ import itertools
 import math
 import weakref
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tinycore.errors import BindingError, ShapeError, TinycoreError
@@ -18,16 +19,18 @@ if TYPE_CHECKING:
 
 Bindings = Mapping[UOp, int]
 
-_storage: weakref.WeakKeyDictionary[UOp, Buffer] = weakref.WeakKeyDictionary()
+_storage: dict[int, tuple[weakref.ref[UOp], Buffer]] = {}
+"""By the id of the node, which takes the entry along when it dies."""
 _ids = itertools.count(1)
 
 
 def new_buffer_node(dtype: DType, shape: Shape, device: str, buffer: Buffer | None = None) -> UOp:
     """A fresh BUFFER node with memory for the largest size of its symbolic dimensions."""
-    node = UOp(ops.BUFFER, dtype, (), (next(_ids), shape, device))
+    number = next(_ids)
+    node = UOp(ops.BUFFER, dtype, (), (number, shape, device))
     if buffer is None:
         buffer = Buffer(get_device(device), reserved_bytes(dtype, shape))
-    _storage[node] = buffer
+    _storage[number] = weakref.ref(node, partial(_storage.pop, number)), buffer
     return node
 
 
@@ -41,14 +44,14 @@ def reserved_bytes(dtype: DType, shape: Shape) -> int:
 
 def storage_of(node: UOp) -> Buffer:
     """The memory of a BUFFER node. Raises TinycoreError for one that was made by hand."""
-    try:
-        return _storage[node]
-    except KeyError:
+    known = _storage.get(node.arg[0])
+    if known is None or known[0]() is not node:
         raise TinycoreError(
             "this buffer has no memory",
             where=repr(node),
             hint="buffers come from from_host, new_buffer_node or realize",
-        ) from None
+        )
+    return known[1]
 
 
 def evaluate(dim: Any, bindings: Bindings) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from tinycore.ir import Capabilities, UOp, dims, dtypes, ops, substitute, toposort
 from tinycore.rules import origins
-from tinycore.rules.doors import Door, Observer, keys_of
+from tinycore.rules.doors import Door, Observer
 from tinycore.schedule.fuse import LEAVES, choose_stored
 from tinycore.schedule.kernels import Builder, Task, canonical_kernel, unaligned_read
 from tinycore.schedule.memory import nbytes, plan
@@ -35,9 +35,8 @@ __all__ = [
     "make_schedule",
     "nbytes",
     "number_buffers",
+    "outline",
 ]
-
-_known: weakref.WeakKeyDictionary[UOp, dict[Hashable, Schedule]] = weakref.WeakKeyDictionary()
 
 
 def number_buffers(roots: list[UOp]) -> tuple[list[UOp], list[UOp]]:
@@ -73,7 +72,7 @@ def make_schedule(
     capabilities: Callable[[str], Capabilities] = plain,
     remember: bool = True,
 ) -> Schedule:
-    """The schedule of roots whose buffers are numbered by `number_buffers`; remembered while they live.
+    """The schedule of roots whose buffers are numbered by `number_buffers`.
 
     Parameters
     ----------
@@ -87,35 +86,6 @@ def make_schedule(
     Raises DeviceError when one operation has operands on two devices.
     """
     doors = doors or {}
-    if not remember:
-        return _make(roots, default_device, doors, observers, capabilities)
-    sink = UOp(ops.SINK, dtypes.void, tuple(roots), None)
-    with _lock:
-        known = _known.setdefault(sink, {})
-    keys = tuple([keys_of(doors.get(stage, ())) for stage in ("tensor", "schedule")])
-    key = (default_device, keys, bool(observers), capabilities)
-    if key not in known:
-        known[key] = _make(roots, default_device, doors, observers, capabilities)
-        with _lock:
-            _keep_alive[sink] = None
-            while len(_keep_alive) > _KEPT:
-                del _keep_alive[next(iter(_keep_alive))]
-    return known[key]
-
-
-_lock = threading.Lock()
-_KEPT = 512
-_keep_alive: dict[UOp, None] = {}
-"""The last graphs that were scheduled: without a reference they would be forgotten at once."""
-
-
-def _make(
-    roots: list[UOp],
-    default_device: str,
-    doors: Mapping[str, Sequence[Door]],
-    observers: Sequence[Observer],
-    capabilities: Callable[[str], Capabilities],
-) -> Schedule:
     context = ScheduleContext(default_device, capabilities)
     roots = prepare(roots, context, doors.get("tensor", ()), observers)
     placement = Placement(tuple(roots), frozenset(choose_stored(roots)))

@@ -70,6 +70,8 @@ class NativeGraph:
             self._offsets.append(self._offsets[-1] + executable.words)
         self._words = (ctypes.c_int64 * max(1, self._offsets[-1]))()
         self._records = (ctypes.c_int64 * (_RECORD_WORDS * max(1, len(launches))))()
+        self._write_all = struct.Struct(f"{self._offsets[-1]}q").pack_into
+        self._only_buffers = not any(executable.signature.variables for executable in self._executables)
         for position, launch in enumerate(launches):
             self.update(position, launch)
 
@@ -94,6 +96,20 @@ class NativeGraph:
         record = executable.function, arguments, math.prod(launch.grid)
         for word, value in enumerate(record, _RECORD_WORDS * position):
             self._records[word] = value
+
+    def rebind(self, buffers: Sequence[int]) -> None:
+        """Exchange the buffers of all launches. Raises BindingError for another number of them."""
+        try:
+            if self._only_buffers:
+                self._write_all(self._words, 0, *buffers)
+                return
+            rest = iter(buffers)
+            for executable, start in zip(self._executables, self._offsets, strict=False):
+                for word in range(start, start + executable.signature.buffers):
+                    self._words[word] = next(rest)
+        except (struct.error, StopIteration):
+            wanted = sum(executable.signature.buffers for executable in self._executables)
+            raise BindingError(f"a graph takes {wanted} buffers, and was given {len(buffers)}") from None
 
 
 class CpuDevice:

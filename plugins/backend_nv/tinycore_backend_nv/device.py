@@ -7,7 +7,8 @@ import threading
 import weakref
 from collections.abc import Sequence
 from ctypes import byref, c_float, c_int, c_uint64, c_void_p
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import cast
 
 import numpy as np
@@ -176,6 +177,7 @@ class CudaGraph:
     def __init__(self, session: Session, launches: Sequence[Launch]) -> None:
         self._session = session
         self._kernels = [_kernel(launch) for launch in launches]
+        self._launches = [*launches]
         self._graph = session.create("cuGraphCreate", 0)
         self._nodes: list[int] = []
         for launch in launches:
@@ -199,10 +201,22 @@ class CudaGraph:
         if _kernel(launch) is not self._kernels[position]:
             name = self._kernels[position].signature.name
             raise TinycoreError(f"launch {position} of this graph runs {name}, not another")
+        self._launches[position] = launch
         parameters, _kept = self._parameters(launch)
         self._session.call(
             "cuGraphExecKernelNodeSetParams_v2", self._executable, self._nodes[position], byref(parameters)
         )
+
+    def rebind(self, buffers: Sequence[int]) -> None:
+        """Exchange the buffers of all launches. Raises BindingError for another number of them."""
+        counts = [len(launch.buffers) for launch in self._launches]
+        if sum(counts) != len(buffers):
+            raise BindingError(f"a graph takes {sum(counts)} buffers, and was given {len(buffers)}")
+        rest = iter(buffers)
+        for position, (launch, count) in enumerate(zip(self._launches, counts, strict=True)):
+            mine = tuple(islice(rest, count))
+            if mine != launch.buffers:
+                self.update(position, replace(launch, buffers=mine))
 
     def _parameters(self, launch: Launch) -> tuple[api.KernelNode, object]:
         kernel = _kernel(launch)

@@ -272,3 +272,66 @@ def test_batch_norm_statistics_do_not_pile_up():
             norm(x).realize()
     assert norm.num_batches_tracked.item() == 3
     assert norm.running_mean.is_realized
+
+
+def test_whoever_uses_a_result_reads_it_from_then_on():
+    x = Tensor([1.0, 2.0])
+    y = x + 1
+    z = y * 2
+    same = x + 1
+    y.realize()
+    assert y.is_realized
+    assert same.is_realized
+    assert y.uop in z.uop.toposort(), "what is stored is not computed again"
+    assert z.tolist() == [4, 6]
+
+
+def test_whoever_uses_a_detached_result_reads_it_from_then_on():
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    with Tensor.no_grad():
+        y = x + 1
+        z = y * 2
+    y.realize()
+    assert y.is_realized
+    assert y.uop.src[0] in z.uop.toposort()
+    assert z.tolist() == [4, 6]
+
+
+def test_running_something_runs_every_pending_write():
+    x, y = Tensor([1.0, 2.0]), Tensor([5.0])
+    storage = x.realize().uop
+    x.assign(x + 1)
+    assert not x.is_realized
+    (y * 2).realize()
+    assert x.uop is storage
+    assert x.tolist() == [2, 3]
+
+
+def test_a_pending_write_of_a_tensor_that_is_gone_is_not_missed():
+    x = Tensor([1.0, 2.0]).realize()
+    x.assign(x + 1)
+    kept = x * 10
+    del x
+    (Tensor([5.0]) * 2).realize()
+    assert kept.tolist() == [20, 30]
+
+
+@pytest.mark.device
+def test_steps_over_new_data_on_a_device():
+    """From the third step on everything runs as a known plan."""
+    weight = Tensor(np.full((20, 7), 0.5, np.float32)).realize()
+    running = Tensor(np.zeros(7, np.float32)).realize()
+    expected, w = np.zeros(7, np.float32), np.full((20, 7), 0.5, np.float32)
+    for step in range(6):
+        data = np.arange(60, dtype=np.float32).reshape(3, 20) * (step + 1)
+        hidden = (Tensor(data) @ weight).relu()
+        running.assign(running + hidden.sum(0))
+        late = hidden * 2
+        if step == 3:
+            weight.assign(weight + 1)
+            w = w + 1
+            expected += (data @ (w - 1)).sum(0)
+        else:
+            expected += (data @ w).sum(0)
+        np.testing.assert_allclose(running.numpy(), expected, rtol=1e-5)
+        np.testing.assert_allclose(late.numpy(), (data @ (w - (step == 3))) * 2, rtol=1e-5)

@@ -192,7 +192,7 @@ class Conversion(TensorCore):
                 )
             if self.uop.op not in (ops.BUFFER, ops.ASSIGN):
                 # Equal graphs are one node; a buffer of its own makes this leaf itself.
-                self.uop = execution.own(self.uop, self.device)
+                self._write_later(execution.own(self.uop, self.device))
                 self._device = self.device
             self.is_leaf = True
         elif not requires_grad and not self.is_leaf:
@@ -254,7 +254,7 @@ class Conversion(TensorCore):
             if view is base and not value.mask & ops.ASSIGN.bit:
                 # All of it is replaced: what a pending write would have stored need not be computed.
                 base = view = execution.base_buffer(base)
-            self.uop = UOp(ops.ASSIGN, base.dtype, (base, view, value))
+            self._write_later(UOp(ops.ASSIGN, base.dtype, (base, view, value)))
         self.bindings, self._device = joined.bindings, joined._device
         return self
 

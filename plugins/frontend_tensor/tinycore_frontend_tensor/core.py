@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Self
 
 from tinycore.errors import DTypeError, ShapeError, TinycoreError
@@ -26,6 +27,8 @@ DEFAULT_FLOAT = dtypes.float32
 DEFAULT_INT = dtypes.int64
 
 _live: dict[int, weakref.ref[TensorCore]] = {}
+_writers: dict[int, weakref.ref[TensorCore]] = {}
+"""Tensors whose node is, or has been, an ASSIGN that has not run."""
 
 
 class TensorCore:
@@ -54,14 +57,18 @@ class TensorCore:
         return self
 
     def _register(self) -> None:
-        # Not a WeakSet: its look-ups compare referents with ==, which is elementwise here.
+        # Not a WeakSet: its look-ups compare referents with ==, which is elementwise here. A reference is told
+        # before the memory, and with it the key, is used again.
         key = id(self)
+        _live[key] = weakref.ref(self, partial(_live.pop, key))
+        if self.uop.op is ops.ASSIGN:
+            self._write_later(self.uop)
 
-        def forget(reference: weakref.ref[TensorCore]) -> None:
-            if _live.get(key) is reference:
-                del _live[key]
-
-        _live[key] = weakref.ref(self, forget)
+    def _write_later(self, uop: UOp) -> None:
+        """Become the ASSIGN that writes this tensor's storage whenever something runs next."""
+        self.uop = uop
+        key = id(self)
+        _writers[key] = weakref.ref(self, partial(_writers.pop, key))
 
     def _derive(self, uop: UOp, *others: TensorCore, differentiable: bool = True) -> Self:
         """The tensor of a node computed from this tensor and others."""
@@ -206,6 +213,20 @@ def live_tensors() -> Iterator[TensorCore]:
         tensor = reference()
         if tensor is not None:
             yield tensor
+
+
+def pending_writers() -> list[TensorCore]:
+    """Every tensor whose in-place write has not run."""
+    if not _writers:
+        return []
+    found: list[TensorCore] = []
+    for key, reference in list(_writers.items()):
+        tensor = reference()
+        if tensor is not None and tensor.uop.op is ops.ASSIGN:
+            found.append(tensor)
+        else:
+            _writers.pop(key, None)
+    return found
 
 
 def flatten_args(args: Sequence[Any]) -> tuple[Any, ...]:

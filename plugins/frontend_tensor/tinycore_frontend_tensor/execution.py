@@ -9,6 +9,7 @@ be larger than the buffer, the buffer is copied first.
 from __future__ import annotations
 
 import contextlib
+import sys
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
@@ -17,7 +18,7 @@ from types import MappingProxyType
 from tinycore.errors import BindingError, TinycoreError
 from tinycore.ir import UOp, dims, ops, substitute, toposort
 from tinycore_frontend_tensor import graph, runtime
-from tinycore_frontend_tensor.core import TensorCore, live_tensors
+from tinycore_frontend_tensor.core import TensorCore, live_tensors, pending_writers
 from tinycore_frontend_tensor.device import Device
 from tinycore_frontend_tensor.symbolic import Bindings, merge
 
@@ -93,8 +94,8 @@ def realize(tensors: Sequence[TensorCore]) -> None:
     wanted = [tensor for tensor in tensors if stored(tensor.uop) is None]
     bindings = merge([tensor.bindings for tensor in wanted])
     chosen = {id(tensor): tensor for tensor in wanted}
-    for tensor in list(live_tensors()):
-        if tensor.uop.op is not ops.ASSIGN or id(tensor) in chosen:
+    for tensor in pending_writers():
+        if id(tensor) in chosen:
             continue
         try:
             bindings = merge((bindings, tensor.bindings))
@@ -112,6 +113,48 @@ def realize(tensors: Sequence[TensorCore]) -> None:
 
 
 def _run(tensors: list[TensorCore], bindings: Bindings) -> None:
+    if any(tensor.uop.mask & ops.ASSIGN.bit for tensor in tensors):
+        _run_with_writes(tensors, bindings)
+        return
+    known = any(map(_is_known_elsewhere, tensors))
+    roots = [_root(tensor) for tensor in tensors]
+    results = dict(zip(roots, runtime.realize(roots, bindings), strict=True))
+    watched = _watched.get()
+    if watched is not None:
+        watched.update(b for b in map(stored, results.values()) if b is not None)
+    if known:
+        _settle(dict(zip(tensors, roots, strict=True)), results, results, set())
+    else:
+        for tensor, root in zip(tensors, roots, strict=True):
+            _become(tensor, results[root])
+
+
+def _is_known_elsewhere(tensor: TensorCore) -> bool:
+    """Whether another graph may hold the tensor's node: a live tensor's, or one that gradients need.
+
+    Where nobody else refers to a node, nobody has to be told of its result.
+    """
+    if (tensor.requires_grad and not tensor.is_leaf) or sys.getrefcount(tensor.uop) > _ONE_OWNER:
+        return True
+    node = tensor.uop
+    while node.op is ops.DETACH:
+        if sys.getrefcount(node.src[0]) > _ONE_OWNER:
+            return True
+        node = node.src[0]
+    return False
+
+
+def _references_of_an_owner() -> int:
+    owner = TensorCore.__new__(TensorCore)
+    owner.uop = UOp.variable("", 0, 0)
+    return sys.getrefcount(owner.uop)
+
+
+_ONE_OWNER = _references_of_an_owner()
+"""What counts as a node that one tensor refers to, in this interpreter."""
+
+
+def _run_with_writes(tensors: list[TensorCore], bindings: Bindings) -> None:
     tensors = [tensor for tensor in tensors if stored(tensor.uop) is None]
     _separate_branches()
     while True:  # what is computed beside may write, too
@@ -159,11 +202,7 @@ def _settle(
     for tensor, node in zip(others, substitute([t.uop for t in others], replaced), strict=True):
         tensor.uop = node
     for tensor, root in roots.items():
-        result = results[root]
-        tensor.uop = UOp(ops.DETACH, result.dtype, (result,)) if tensor.uop.op is ops.DETACH else result
-        if tensor.bindings:  # only the sizes are still symbolic
-            left = dims.variables(result.shape)
-            tensor.bindings = MappingProxyType({v: n for v, n in tensor.bindings.items() if v in left})
+        _become(tensor, results[root])
     kept = dict(_definitions)
     for tensor, root in roots.items():
         buffer = stored(results[root])
@@ -178,6 +217,14 @@ def _settle(
         else:
             inner = {key: value for key, value in replaced.items() if key is not below}
             _definitions[buffer] = source.substitute(inner)
+
+
+def _become(tensor: TensorCore, result: UOp) -> None:
+    """Point a tensor at its elements."""
+    tensor.uop = UOp(ops.DETACH, result.dtype, (result,)) if tensor.uop.op is ops.DETACH else result
+    if tensor.bindings:  # only the sizes are still symbolic
+        left = dims.variables(result.shape)
+        tensor.bindings = MappingProxyType({v: n for v, n in tensor.bindings.items() if v in left})
 
 
 def _concerned(tensor: TensorCore, overwritten: set[UOp]) -> bool:

@@ -42,7 +42,8 @@ class _Generator:
         """Start again, in the same storage: captured functions see the new seed."""
         for state, words in ((self.key, _key_words(seed)), (self.counter, np.zeros(1, np.uint64))):
             base = execution.base_buffer(state.uop)
-            state.uop = UOp(ops.ASSIGN, state.dtype, (base, base, self._upload(words, state.dtype)))
+            fresh = self._upload(words, state.dtype)
+            state._write_later(UOp(ops.ASSIGN, state.dtype, (base, base, fresh)))
 
     def draw(self, shape: tuple[Any, ...]) -> threefry.Words:
         """Two random words for every element of a shape; the counter moves on."""
@@ -61,7 +62,8 @@ class _Generator:
             self._start, self._offset = now + graph.dim_value(count, dtypes.uint64, (1,)), 0
             following = self._start
         base = execution.base_buffer(pending)
-        self.counter.uop = self._pending = UOp(ops.ASSIGN, dtypes.uint64, (base, base, following))
+        self._pending = UOp(ops.ASSIGN, dtypes.uint64, (base, base, following))
+        self.counter._write_later(self._pending)
         # Counted in the final shape: what several users read is then the same value everywhere.
         place = _everywhere(now, shape) + graph.reshape(graph.arange(count, dtypes.uint64), shape)
         words = [_everywhere(graph.shrink(self._key_value(), [(k, k + 1)]), shape) for k in (0, 1)]

@@ -28,7 +28,7 @@ def steps_of(*tensors, lanes=64):
     numbered, _ = number_buffers([each.uop for each in tensors])
     doors = schedule_doors()
     wide = Capabilities(vector_bytes=lanes)
-    return make_schedule(numbered, "X", doors, capabilities=lambda device: wide, remember=False).steps
+    return make_schedule(numbered, "X", doors, capabilities=lambda device: wide).steps
 
 
 def windows_of(image, size):

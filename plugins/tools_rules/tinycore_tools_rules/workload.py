@@ -120,7 +120,7 @@ def compile_value(value: Any) -> int:
 
     home = default_device()
     numbered, _ = number_buffers(_roots(value))
-    schedule = make_schedule(numbered, home, schedule_doors(), capabilities=capabilities_of, remember=False)
+    schedule = make_schedule(numbered, home, schedule_doors(), capabilities=capabilities_of)
     kernels = [step for step in schedule.steps if isinstance(step, KernelStep)]
     for step in kernels:
         device = get_device(step.device)
