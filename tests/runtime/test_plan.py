@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from graphs import (
     total,
 )
 
+from tinycore import extra_rules
 from tinycore.config import override
 from tinycore.errors import BindingError, TinycoreError
 from tinycore.interpret import interpret
@@ -32,6 +34,7 @@ from tinycore.runtime import compiler, plan
 from tinycore.runtime.capture import capture
 from tinycore.runtime.device import Launch
 from tinycore.runtime.devices import get_device
+from tinycore.runtime.environment import PassSpec, environment, override_environment
 from tinycore.runtime.plan import plan_of
 from tinycore.runtime.realize import KernelCall, collect, realize
 from tinycore.runtime.storage import from_host, storage_of, to_host
@@ -103,6 +106,23 @@ def test_the_same_program_on_other_buffers_is_one_plan():
     assert plan_of([softmax(node((4, 5), device="CPU"))], "CPU")[0] is not one
     assert plan_of([softmax(node((4, 4), dtypes.float64, device="CPU"))], "CPU")[0] is not one
     assert plan_of([softmax(x)], "INTERPRETER")[0] is not one, "the device of constants is part of it"
+
+
+def test_passes_and_rules_that_take_part_are_part_of_it(tmp_path):
+    x = node((4, 4), device="CPU")
+    one, _ = plan_of([softmax(x)], "CPU")
+    nothing = PassSpec("nothing", "schedule", run=lambda placement, context: placement)
+    known = environment()
+    passes = {**known.passes, "schedule": (*known.passes_at("schedule"), nothing)}
+    with override_environment(replace(known, passes=passes)):
+        assert plan_of([softmax(x)], "CPU")[0] is not one
+    path = tmp_path / "mine.rules"
+    path.write_text("group mine(bottom_up) @stage(late) { twice: x:Float + x => x * 2 }")
+    with extra_rules(path):
+        other, _ = plan_of([softmax(x)], "CPU")
+        assert other is not one
+        assert plan_of([softmax(x)], "CPU")[0] is other
+    assert plan_of([softmax(x)], "CPU")[0] is one
 
 
 def test_only_the_latest_plans_are_kept():

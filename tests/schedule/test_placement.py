@@ -91,11 +91,6 @@ def test_passes_are_told_about_devices():
     assert seen == [("X", 7), ("X", 7)]
 
 
-def test_a_schedule_is_remembered_by_the_passes_that_took_part():
-    assert scheduled(by_columns) is scheduled(by_columns)
-    assert scheduled(by_columns) is not scheduled(lambda placement, context: placement)
-
-
 def test_observers_see_the_graph_before_and_after():
     seen: list[PassRun] = []
     scheduled(by_columns, observers=[seen.append])
@@ -122,7 +117,7 @@ def test_what_is_no_placement_of_these_values_is_an_error(problem):
         return WRONG[problem](placement, root)
 
     with pytest.raises(CompileError, match=f"(?s)'change'.*{problem}"):
-        scheduled(wrong, remember=False)
+        scheduled(wrong)
 
 
 def test_what_is_copied_has_no_layout():
@@ -133,4 +128,4 @@ def test_what_is_copied_has_no_layout():
         return replace(placement, layouts={moved: Layout(order=(1, 0))})
 
     with pytest.raises(CompileError, match="copied"):
-        scheduled(wrong, copy, remember=False)
+        scheduled(wrong, copy)

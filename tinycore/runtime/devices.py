@@ -7,6 +7,7 @@ import warnings
 
 from tinycore.config import config
 from tinycore.errors import BackendUnavailable, TinycoreError, did_you_mean
+from tinycore.ir.target import Capabilities
 from tinycore.runtime.device import Device
 from tinycore.runtime.environment import environment
 from tinycore.runtime.reference import REFERENCE, ReferenceDevice
@@ -33,6 +34,11 @@ def get_device(name: str) -> Device:
             device = _open.get(name) or _open_device(name)
             _open[name] = device
     return device
+
+
+def capabilities_of(device: str) -> Capabilities:
+    """What a device can do, by its name. Raises BackendUnavailable."""
+    return get_device(device).target.capabilities
 
 
 def canonical_name(name: str) -> str:

@@ -17,9 +17,8 @@ from tinycore.ir import UOp, dims, dtypes, ops, toposort
 from tinycore.ir.text import print_graph
 from tinycore.rules import Event, RuleInfo, origins, trace
 from tinycore.rules.doors import PassRun
-from tinycore.runtime.devices import default_device, get_device
+from tinycore.runtime.devices import capabilities_of, default_device, get_device
 from tinycore.runtime.joined import joined, schedule_doors
-from tinycore.runtime.realize import capabilities_of
 from tinycore.runtime.reference import ReferenceDevice
 from tinycore.runtime.report import KernelTime, collect
 from tinycore.schedule import CopyStep, KernelStep, Schedule, make_schedule, number_buffers

@@ -18,20 +18,15 @@ from tinycore.ir import DType, Shape, UOp, ops
 from tinycore.runtime.buffer import Buffer
 from tinycore.runtime.compiler import Compiled, compile_kernels, tensor_observers
 from tinycore.runtime.device import Graph, GraphDevice, Launch, Opaque
-from tinycore.runtime.devices import get_device
-from tinycore.runtime.joined import joining_key, tensor_doors
+from tinycore.runtime.devices import capabilities_of, get_device
+from tinycore.runtime.joined import joining_key, schedule_doors
 from tinycore.runtime.storage import new_buffer_node, storage_of
-from tinycore.schedule import KernelStep, Schedule, lanes_of, make_schedule, nbytes, number_buffers, outline
+from tinycore.schedule import KernelStep, Schedule, make_schedule, nbytes, number_buffers, outline
 
 _KEPT = 512
 _IDLE_GRAPHS = 4
 _plans: dict[Hashable, Plan] = {}
 _lock = threading.Lock()
-
-
-def lane_bytes(device: str) -> int:
-    """What layouts are chosen by; 0 for devices without lanes."""
-    return lanes_of(get_device(device).target.capabilities)
 
 
 def plan_of(roots: Sequence[UOp], home: str) -> tuple[Plan, list[UOp]]:
@@ -44,7 +39,9 @@ def plan_of(roots: Sequence[UOp], home: str) -> tuple[Plan, list[UOp]]:
     plan = _plans.get(key)
     if plan is None:
         numbered, inputs = number_buffers(list(roots))
-        schedule = make_schedule(numbered, home, tensor_doors(), tensor_observers(), lane_bytes=lane_bytes)
+        schedule = make_schedule(
+            numbered, home, schedule_doors(), tensor_observers(), capabilities=capabilities_of
+        )
         plan = Plan(schedule, len(inputs))
         with _lock:
             _plans[key] = plan

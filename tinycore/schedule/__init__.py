@@ -9,17 +9,16 @@
 
 from __future__ import annotations
 
-import threading
-import weakref
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from tinycore.ir import Capabilities, UOp, dims, dtypes, ops, substitute, toposort
+from tinycore.ir import Capabilities, UOp, dims, ops, substitute, toposort
 from tinycore.rules import origins
 from tinycore.rules.doors import Door, Observer
 from tinycore.schedule.fuse import LEAVES, choose_stored
 from tinycore.schedule.kernels import Builder, Task, canonical_kernel, unaligned_read
 from tinycore.schedule.memory import nbytes, plan
 from tinycore.schedule.order import copy_version, order_tasks
+from tinycore.schedule.outline import outline
 from tinycore.schedule.placement import Layout, Placement, ScheduleContext
 from tinycore.schedule.prepare import place, prepare
 from tinycore.schedule.steps import CopyStep, KernelStep, Schedule, Step
@@ -70,7 +69,6 @@ def make_schedule(
     observers: Sequence[Observer] = (),
     *,
     capabilities: Callable[[str], Capabilities] = plain,
-    remember: bool = True,
 ) -> Schedule:
     """The schedule of roots whose buffers are numbered by `number_buffers`.
 
@@ -78,10 +76,9 @@ def make_schedule(
     ----------
     roots: tensor-level values.
     default_device: where values made of constants only are stored.
-    doors: what joined the stages `tensor` and `schedule`, in order; part of what the schedule is remembered by.
-    observers: told about every pass over the graph, when it was not remembered.
+    doors: what joined the stages `tensor` and `schedule`, in order.
+    observers: told about every pass over the graph.
     capabilities: what a device can do, by its name; for what joined.
-    remember: False makes it anew, and forgets it.
 
     Raises DeviceError when one operation has operands on two devices.
     """

@@ -112,9 +112,8 @@ def _roots(value: Any) -> list[UOp]:
 def compile_value(value: Any) -> int:
     """Schedule, lower and render some tensors; the number of kernels. Nothing runs."""
     from tinycore.codegen.compile import lower
-    from tinycore.runtime.devices import default_device, get_device
+    from tinycore.runtime.devices import capabilities_of, default_device, get_device
     from tinycore.runtime.joined import joined, schedule_doors
-    from tinycore.runtime.realize import capabilities_of
     from tinycore.runtime.reference import ReferenceDevice
     from tinycore.schedule import KernelStep, make_schedule, number_buffers
 
