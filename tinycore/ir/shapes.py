@@ -7,18 +7,11 @@ for a vector. Statements have shape ``()``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 
 from tinycore.ir import dims
-from tinycore.ir.ops import TABLE, ops
+from tinycore.ir.ops import TABLE, Op, ops
 from tinycore.ir.uop import Shape, UOp
-
-
-def _attribute(node: UOp) -> Shape:
-    """The `shape` attribute, wherever the row puts it."""
-    names = [name for name in node.op.attributes if name != "dtype"]
-    if len(names) == 1:
-        return node.arg  # type: ignore[no-any-return]
-    return node.arg[names.index("shape")]  # type: ignore[no-any-return]
 
 
 def _pad(node: UOp) -> Shape:
@@ -45,7 +38,7 @@ def _lanes(node: UOp) -> Shape:
 
 
 RULES: dict[str, Callable[[UOp], Shape]] = {
-    "attribute": _attribute,
+    "attribute": lambda node: _rule(node.op)(node),
     "scalar": lambda node: (),
     "same": lambda node: node.src[0].shape,
     "elementwise": lambda node: node.src[0].shape,
@@ -62,8 +55,24 @@ RULES: dict[str, Callable[[UOp], Shape]] = {
 """The shape rules by the names that the op table uses."""
 
 
+def _rule(op: Op) -> Callable[[UOp], Shape]:
+    if op.shape != "attribute":
+        return RULES[op.shape]
+    names = [name for name in op.attributes if name != "dtype"]
+    if len(names) == 1:
+        return attrgetter("arg")
+    place = names.index("shape")
+    return lambda node: node.arg[place]
+
+
 def infer(node: UOp) -> Shape:
     """The shape of a node; stored on it and on everything it was derived from."""
+    for operand in node.src[:2]:
+        if operand._shape is None:
+            break
+    else:
+        found = node._shape = _RULE_OF[node.op](node)
+        return found
     stack = [node]
     while stack:
         current = stack[-1]
@@ -76,10 +85,9 @@ def infer(node: UOp) -> Shape:
                 continue
             current._shape = _RULE_OF[current.op](current)
         stack.pop()
-    found = node._shape
-    assert found is not None
-    return found
+    assert node._shape is not None
+    return node._shape
 
 
-_RULE_OF = {op: RULES[op.shape] for op in TABLE.values()}
+_RULE_OF = {op: _rule(op) for op in TABLE.values()}
 _READS_TWO = frozenset({ops.GATHER, ops.LOAD})

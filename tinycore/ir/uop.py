@@ -42,9 +42,10 @@ class _Reference(weakref.ref["UOp"]):
     replace it: nobody else will. A reference without a home has no entry.
     """
 
-    __slots__ = ("home", "key")
+    __slots__ = ("home", "key", "origin")
     home: _Home
     key: tuple[Any, ...]
+    origin: Any
 
 
 _plain: dict[Op, dict[DType, _Home]] = {op: {dtype: {} for dtype in dtypes.ALL} for op in TABLE.values()}
@@ -442,6 +443,21 @@ def adopt(node: UOp) -> UOp:
     fresh.key = key
     winner = home.setdefault(key, fresh)
     return node if winner is fresh else _settle(home, key, node, fresh)
+
+
+def keep_origin(node: UOp, origin: Any) -> None:
+    """Keep where a node came from beside it, with its entry in the table, unless something is kept already."""
+    for reference in weakref.getweakrefs(node):
+        if type(reference) is _Reference and getattr(reference, "origin", None) is None:
+            reference.origin = origin
+
+
+def origin_of(node: UOp) -> Any:
+    """What `keep_origin` kept; None if nothing."""
+    for reference in weakref.getweakrefs(node):
+        if type(reference) is _Reference:
+            return getattr(reference, "origin", None)
+    return None
 
 
 def table_size() -> int:

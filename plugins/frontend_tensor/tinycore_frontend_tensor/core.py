@@ -31,6 +31,9 @@ _writers: dict[int, weakref.ref[TensorCore]] = {}
 """Tensors whose node is, or has been, an ASSIGN that has not run."""
 
 
+_new = object.__new__
+
+
 class TensorCore:
     """State and bookkeeping of a tensor; see `tinycore_frontend_tensor.tensor.Tensor` for the whole."""
 
@@ -72,17 +75,16 @@ class TensorCore:
 
     def _derive(self, uop: UOp, *others: TensorCore, differentiable: bool = True) -> Self:
         """The tensor of a node computed from this tensor and others."""
-        result = type(self).__new__(type(self))
+        result = _new(type(self))
         result.uop, result.grad = uop, None
-        result.bindings, result._device, result.requires_grad = (
-            self.bindings,
-            self._device,
-            self.requires_grad,
-        )
+        result.bindings, result._device = self.bindings, self._device
+        requires_grad = self.requires_grad
         for other in others:
-            result._join(other)
+            if other.bindings is not result.bindings or other._device != result._device:
+                result._join(other)
+            requires_grad = requires_grad or other.requires_grad
         recorded = False
-        if result.requires_grad and differentiable and uop.dtype.is_float:
+        if requires_grad and differentiable and uop.dtype.is_float:
             recorded = modes.gradients_recorded()
             if not recorded and uop.op is not ops.DETACH:
                 result.uop = UOp(ops.DETACH, uop.dtype, (uop,))  # later gradients must not find this path
@@ -102,7 +104,6 @@ class TensorCore:
                 f"tensors on {self._device} and on {other._device} meet in one operation",
                 hint=f"move one of them: x.to({self._device!r})",
             )
-        self.requires_grad = self.requires_grad or other.requires_grad
 
     # --- what it is ---------------------------------------------------------------------------------------
 

@@ -39,15 +39,25 @@ class Elementwise(Movement):
             return type(self)(other, device=self._device)
         raise DTypeError(f"{what}: {type(other).__name__} is neither a tensor nor a number")
 
+    def _node_of(self, other: object, what: str) -> tuple[UOp, TensorCore | None]:
+        """The node of the other operand, and the tensor that it belongs to; a number belongs to none."""
+        if isinstance(other, TensorCore):
+            return other.uop, other
+        if isinstance(other, (bool, int, float)):
+            return UOp.const(self._weak_dtype(other), other, self.uop.shape), None
+        right = self._operand(other, what)
+        return right.uop, right
+
     def _dimension(self, size: Dimension) -> Self:
         dtype = self.dtype if self.dtype.kind != "bool" else DEFAULT_INT
         return type(self).of_node(graph.dim_value(size.node, dtype), size.bindings)
 
     def _weak_dtype(self, value: Scalar) -> DType:
-        if isinstance(value, bool):
-            return self.dtype
+        dtype = self.uop.dtype
+        if dtype.kind == "float" or isinstance(value, bool):
+            return dtype
         if isinstance(value, float):
-            return self.dtype if self.dtype.is_float else DEFAULT_FLOAT
+            return DEFAULT_FLOAT
         if self.dtype.kind == "bool" or (self.dtype.is_int and not self.dtype.min <= value <= self.dtype.max):
             return DEFAULT_INT
         return self.dtype
@@ -62,14 +72,17 @@ class Elementwise(Movement):
         what: str | None = None,
     ) -> Self:
         what = what or op.name.lower()
-        right = self._operand(other, what)
-        common = dtype or dtypes.promote(self.dtype, right.dtype)
-        a, b = self.uop.cast(common), right.uop.cast(common)
+        a = self.uop
+        b, right = self._node_of(other, what)
+        common = dtype or dtypes.promote(a.dtype, b.dtype)
+        a, b = a.cast(common), b.cast(common)
         if reverse:
             a, b = b, a
-        shape = graph.broadcast_shape(a.shape, b.shape, what=what)
-        a, b = graph.broadcast(a, shape), graph.broadcast(b, shape)
-        return self._derive(a.alu(op, b), right)
+        if a.shape != b.shape:
+            shape = graph.broadcast_shape(a.shape, b.shape, what=what)
+            a, b = graph.broadcast(a, shape), graph.broadcast(b, shape)
+        result = a.alu(op, b)
+        return self._derive(result) if right is None else self._derive(result, right)
 
     def _unary(self, op: Op, what: str | None = None) -> Self:
         """A float function; integers are converted to the default float first."""
@@ -351,19 +364,22 @@ class Elementwise(Movement):
             raise DTypeError(
                 f"where: the condition is {self.dtype.name}, not bool", hint="compare it first: x != 0"
             )
-        a: Self
-        b: Self
-        if isinstance(yes, TensorCore):
-            a = yes  # type: ignore[assignment]
-            b = a._operand(no, "where")
-        elif isinstance(no, TensorCore):
-            b = no  # type: ignore[assignment]
-            a = b._operand(yes, "where")
+        others: list[TensorCore | None]
+        if isinstance(yes, Elementwise):
+            a = yes.uop
+            b, right = yes._node_of(no, "where")
+            others = [yes, right]
+        elif isinstance(no, Elementwise):
+            b = no.uop
+            a, left = no._node_of(yes, "where")
+            others = [left, no]
         else:
             common = dtypes.promote(scalar_dtype(cast(Scalar, yes)), scalar_dtype(cast(Scalar, no)))
-            a, b = (type(self).of_node(UOp.const(common, cast(Scalar, value))) for value in (yes, no))
+            a, b = (UOp.const(common, cast(Scalar, value)) for value in (yes, no))
+            others = []
         common = dtypes.promote(a.dtype, b.dtype)
-        return self._derive(graph.where(self.uop, a.uop.cast(common), b.uop.cast(common)), a, b)
+        node = graph.where(self.uop, a.cast(common), b.cast(common))
+        return self._derive(node, *[other for other in others if other is not None])
 
     def masked_fill(self, mask: Self, value: Scalar) -> Self:
         """`value` where the mask holds."""

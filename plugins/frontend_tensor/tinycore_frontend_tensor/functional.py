@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Self, TypeVar
 
 from tinycore.errors import DTypeError, ShapeError
-from tinycore.ir import dtypes
+from tinycore.ir import UOp, dtypes, ops
 from tinycore_frontend_tensor import graph
 from tinycore_frontend_tensor.convolution import Convolution
 
@@ -24,7 +24,11 @@ class Functional(Convolution):
 
     def relu(self) -> Self:
         """``max(x, 0)``; NaN stays, and the gradient at 0 is 0."""
-        return (self <= 0).where(0, self)
+        node = self.uop
+        if node.dtype.kind == "bool":
+            return (self <= 0).where(0, self)
+        zero = UOp.const(node.dtype, 0, node.shape)
+        return self._derive(node.alu(ops.LE, zero).where(zero, node))
 
     def _saturated(self, low: float, high: float) -> Self:
         """Limited to low..high; unlike `clamp`, the gradient at the limits is 0 (as PyTorch has it)."""

@@ -5,6 +5,7 @@ Shapes may hold symbolic dimensions (`tinycore.ir.dims`); a shape entry is an in
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 
 from tinycore.errors import ShapeError
@@ -73,6 +74,8 @@ def permute(node: UOp, axes: Sequence[int]) -> UOp:
         return node
     if node.op is ops.CONST:
         return UOp.from_bits(node.dtype, node.arg[0], tuple([node.shape[axis] for axis in axes]))
+    if node.op is ops.PERMUTE:
+        return permute(node.src[0], [node.arg[axis] for axis in axes])
     return UOp(ops.PERMUTE, node.dtype, (node,), axes)
 
 
@@ -103,6 +106,7 @@ def flip(node: UOp, axes: Iterable[int]) -> UOp:
     return UOp(ops.FLIP, node.dtype, (node,), axes)
 
 
+@functools.lru_cache(maxsize=4096)
 def broadcast_shape(*shapes: Shape, what: str = "operands") -> Shape:
     """The common shape by numpy's rule. Raises ShapeError naming the op and all shapes.
 

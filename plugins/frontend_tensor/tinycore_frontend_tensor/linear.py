@@ -5,12 +5,14 @@ Products of narrow floats are exact in float32 and summed there.
 
 from __future__ import annotations
 
+import functools
 import string
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 from tinycore.errors import ShapeError
-from tinycore.ir import dtypes, ops
+from tinycore.ir import Shape, UOp, dtypes, ops
 from tinycore_frontend_tensor import graph
 from tinycore_frontend_tensor.ordering import Ordering
 
@@ -23,28 +25,18 @@ class LinearAlgebra(Ordering):
     def matmul(self, other: Any) -> Self:
         """The matrix product of the last two axes, batched over the others (numpy's rules for one axis)."""
         right = self._operand(other, "matmul")
-        if not self.ndim or not right.ndim:
-            raise ShapeError("matmul: a tensor without axes", hint="use * to scale")
-        a, b = self.uop.shape, right.uop.shape
-        inner = b[-2] if len(b) > 1 else b[-1]
-        if a[-1] != inner:
-            raise ShapeError(
-                f"matmul: shapes {graph.text(self.shape)} and {graph.text(right.shape)} do not fit",
-                hint=f"the last axis of the first ({graph.text((a[-1],))[1:-2]}) must equal the "
-                f"{'second to last' if len(b) > 1 else 'only'} axis of the second "
-                f"({graph.text((inner,))[1:-2]}); transpose one with .mT?",
-            )
-        common = dtypes.promote(self.dtype, right.dtype)
+        a, b = self.uop, right.uop
+        common = dtypes.promote(a.dtype, b.dtype)
         wide = graph.ACCUMULATE.get(common, common)
-        left_node, right_node = self.uop.cast(wide), right.uop.cast(wide)
-        if len(b) > 1:
-            left_node = graph.reshape(left_node, (*a[:-1], 1, a[-1]))
-            right_node = graph.permute(right_node, graph.swap(len(b), -2, -1))
-            if len(a) > 1:
-                right_node = graph.reshape(right_node, (*b[:-2], 1, b[-1], b[-2]))
-        product = _product_of_nodes(left_node, right_node)
-        result = graph.reduce(product, ops.ADD, (len(product.shape) - 1,)).cast(common)
-        return self._derive(result, right)
+        shapes = _product_shapes(a.shape, b.shape)
+        a, b = graph.reshape(a.cast(wide), shapes.left), b.cast(wide)
+        if len(b.shape) > 1:
+            b = graph.permute(b, shapes.exchanged)
+        product = graph.broadcast(a, shapes.whole) * graph.broadcast(
+            graph.reshape(b, shapes.right), shapes.whole
+        )
+        summed = UOp(ops.REDUCE, wide, (product,), (ops.ADD, (len(shapes.whole) - 1,)))
+        return self._derive(graph.reshape(summed, shapes.whole[:-1]).cast(common), right)
 
     __matmul__ = matmul
 
@@ -107,10 +99,37 @@ class LinearAlgebra(Ordering):
         return _Einsum(equation, tensors).run()  # type: ignore[no-any-return]
 
 
-def _product_of_nodes(a: Any, b: Any) -> Any:
-    """Broadcast product of two nodes, reporting matmul's shapes when they do not fit."""
-    shape = graph.broadcast_shape(a.shape, b.shape, what="matmul (batch axes)")
-    return graph.broadcast(a, shape) * graph.broadcast(b, shape)
+@dataclass(frozen=True, slots=True)
+class _ProductShapes:
+    """How the operands of a matrix product meet: their shapes, and that of all products, the summed axis last."""
+
+    left: Shape
+    right: Shape
+    exchanged: tuple[int, ...]
+    """The order of axes that exchanges the last two of the second operand."""
+    whole: Shape
+
+
+@functools.lru_cache(maxsize=1024)
+def _product_shapes(a: Shape, b: Shape) -> _ProductShapes:
+    """Raises ShapeError for operands that do not fit."""
+    if not a or not b:
+        raise ShapeError("matmul: a tensor without axes", hint="use * to scale")
+    inner = b[-2] if len(b) > 1 else b[-1]
+    if a[-1] != inner:
+        raise ShapeError(
+            f"matmul: shapes {graph.text(a)} and {graph.text(b)} do not fit",
+            hint=f"the last axis of the first ({graph.text((a[-1],))[1:-2]}) must equal the "
+            f"{'second to last' if len(b) > 1 else 'only'} axis of the second "
+            f"({graph.text((inner,))[1:-2]}); transpose one with .mT?",
+        )
+    left, right = a, b
+    if len(b) > 1:
+        left, right = (*a[:-1], 1, a[-1]), (*b[:-2], b[-1], b[-2])
+        if len(a) > 1:
+            right = (*b[:-2], 1, b[-1], b[-2])
+    whole = graph.broadcast_shape(left, right, what="matmul (batch axes)")
+    return _ProductShapes(left, right, graph.swap(len(b), -2, -1) if len(b) > 1 else (0,), whole)
 
 
 class _Einsum:

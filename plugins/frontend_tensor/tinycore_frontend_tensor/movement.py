@@ -79,7 +79,8 @@ class Movement(Conversion):
     @property
     def T(self) -> Self:
         """The axes in reverse order."""
-        return self._node(graph.permute(self.uop, tuple(reversed(range(self.ndim)))))
+        node = self.uop
+        return self._derive(graph.permute(node, range(len(node.shape) - 1, -1, -1)))
 
     @property
     def mT(self) -> Self:
