@@ -46,7 +46,7 @@ class StageInThread:
     last. `pitch` elements are added to every row where rows would lie a multiple of 4 KB apart: they would
     share the sets of a cache. `order` names one range of every dimension in the order in which the
     dimensions lie in the copy, outermost first (a load that lacks one of them is left alone); left out, they
-    lie as in memory.
+    lie as in memory. A `wide` copy holds what the elements are cast to, which each is once then.
     """
 
     slot: int
@@ -54,10 +54,12 @@ class StageInThread:
     copies: tuple[int, ...]
     pitch: int = 0
     order: tuple[int, ...] = ()
+    wide: bool = False
 
     def __str__(self) -> str:
         inside, copies = (", ".join(f"r{k}" for k in numbers) for numbers in (self.inside, self.copies))
-        return f"stage buffer {self.slot} over {inside} in memory of the thread, copied by {copies}"
+        cast = ", as what it is cast to" if self.wide else ""
+        return f"stage buffer {self.slot} over {inside} in memory of the thread, copied by {copies}{cast}"
 
 
 def _range(number: int, bound: int, kind: str) -> UOp:
@@ -205,15 +207,18 @@ def stage_in_thread(kernel: UOp, action: StageInThread) -> UOp:
             raise CompileError(
                 f"buffer {action.slot} cannot be staged over {action.inside}", where=repr(load)
             )
-        mapping[load] = _strip(load, dimensions, action, _scratches(kernel) + len(mapping))
+        kept = next(n for n in order if n.op is ops.CAST and n.src[0] is load) if action.wide else load
+        mapping[kept] = _strip(load, kept, dimensions, action, _scratches(kernel) + len(mapping))
     return kernel.substitute(mapping)
 
 
-def _strip(load: UOp, dimensions: tuple[Dimension, ...], action: StageInThread, number: int) -> UOp:
-    """The load of a box in scratch memory, after the loops that fill it."""
-    pitches = pitches_of(dimensions, load.dtype.itemsize, action.pitch)
+def _strip(
+    load: UOp, kept: UOp, dimensions: tuple[Dimension, ...], action: StageInThread, number: int
+) -> UOp:
+    """The load of a box of the kept values in scratch memory, after the loops that fill it."""
+    pitches = pitches_of(dimensions, kept.dtype.itemsize, action.pitch)
     total = pitches[0] * dimensions[0].extent
-    scratch = UOp(ops.SCRATCH, load.dtype, (), ("private", number, (total,)))
+    scratch = UOp(ops.SCRATCH, kept.dtype, (), ("private", number, (total,)))
     exchanged: dict[UOp, UOp] = {}
     loops: list[UOp] = []
     target, place = ZERO, ZERO
@@ -226,11 +231,11 @@ def _strip(load: UOp, dimensions: tuple[Dimension, ...], action: StageInThread, 
         for node, ratio in dimension.ranges:
             place = _plus(place, node * (ratio * pitch) if ratio * pitch > 1 else node)
     index, guard = (operand.substitute(exchanged) for operand in load.src[1:])
-    store = UOp(
-        ops.STORE, dtypes.void, (scratch, target, load.replace(src=(load.src[0], index, guard)), TRUE)
-    )
+    source = load.replace(src=(load.src[0], index, guard))
+    value = source if kept is load else kept.replace(src=(source,))
+    store = UOp(ops.STORE, dtypes.void, (scratch, target, value, TRUE))
     filled = UOp(ops.END, dtypes.void, (store, *loops)) if loops else store
-    return UOp(ops.LOAD, load.dtype, (UOp(ops.AFTER, load.dtype, (scratch, filled)), place, TRUE), 1)
+    return UOp(ops.LOAD, kept.dtype, (UOp(ops.AFTER, kept.dtype, (scratch, filled)), place, TRUE), 1)
 
 
 def check_kept(kernel: UOp) -> None:

@@ -6,7 +6,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-import tinycore_pass_tile.contraction as contraction
+import tinycore_pass_tile.blocks as blocks
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from kernels import LANES, arrays_for, kernels_of, lowered, matmul, meaning, permute, run, tiled, x
 from test_same_results import launch
 
@@ -52,8 +54,7 @@ CASES = {
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Blocks of a size that tests have room for."""
-    monkeypatch.setattr(contraction, "MOST_STEPS", 32)
-    monkeypatch.setattr(contraction, "COPIED_FOR", 24)
+    monkeypatch.setattr(blocks, "MOST_STEPS", 32)
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
@@ -97,10 +98,14 @@ def summed(left, right, dtype):
     return matmul(left.cast(dtype), right.cast(dtype))
 
 
-def narrow(rows, steps, columns, dtypes_, into, turned=False):
-    right = x(columns, steps, identity=2, dtype=dtypes_[1]) if turned else None
-    right = permute(right, 1, 0) if turned else x(steps, columns, identity=2, dtype=dtypes_[1])
-    return summed(x(rows, steps, dtype=dtypes_[0]), right, into)
+def narrow(rows, steps, columns, dtypes_, into, turned=False, turned_left=False):
+    def matrix(identity, height, width, dtype, turned):
+        if turned:
+            return permute(x(width, height, identity=identity, dtype=dtype), 1, 0)
+        return x(height, width, identity=identity, dtype=dtype)
+
+    left = matrix(1, rows, steps, dtypes_[0], turned_left)
+    return summed(left, matrix(2, steps, columns, dtypes_[1], turned), into)
 
 
 BYTES, HALVES = (dtypes.int8, dtypes.int8), (dtypes.bfloat16, dtypes.bfloat16)
@@ -116,6 +121,11 @@ GROUPED = {
     "weights of halves": lambda: narrow(49, 45, 50, HALVES, dtypes.float32, turned=True),
     "few columns of bytes": lambda: narrow(50, 64, 23, BYTES, dtypes.int32),
     "few columns of halves": lambda: narrow(70, 24, 24, HALVES, dtypes.float32, turned=True),
+    "turned halves": lambda: narrow(51, 63, 35, HALVES, dtypes.float32, turned_left=True),
+    "turned halves in blocks": lambda: narrow(26, 128, 20, HALVES, dtypes.float32, True, True),
+    "turned bytes": lambda: narrow(53, 43, 37, BYTES, dtypes.int32, turned_left=True),
+    "turned bytes in blocks": lambda: narrow(26, 256, 20, BYTES, dtypes.int32, turned_left=True),
+    "turned unsigned": lambda: narrow(130, 67, 50, (dtypes.uint8, dtypes.int8), dtypes.int32, True, True),
     "a batch of halves": lambda: summed(
         x(3, 49, 32, dtype=dtypes.bfloat16), x(3, 32, 40, identity=2, dtype=dtypes.bfloat16), dtypes.float32
     ),
@@ -204,3 +214,73 @@ def test_sums_that_are_widened_afterwards_are_no_groups():
     executable = device.load(device.compile(device.render(program), program.name), signature)
     arrays = signed(arrays_for(kernel, 0))
     np.testing.assert_array_equal(launch(device, executable, program, arrays, 0), meaning(kernel, arrays, 0))
+
+
+SHORT = (dtypes.float16, dtypes.float16)
+WIDENED = {
+    "as they are": lambda: narrow(48, 64, 64, SHORT, dtypes.float32),
+    "odd": lambda: narrow(53, 41, 75, SHORT, dtypes.float32),
+    "in blocks": lambda: narrow(50, 97, 70, SHORT, dtypes.float32),
+    "turned left": lambda: narrow(51, 63, 35, SHORT, dtypes.float32, turned_left=True),
+    "turned right": lambda: narrow(61, 37, 43, SHORT, dtypes.float32, turned=True),
+    "turned both": lambda: narrow(130, 96, 43, SHORT, dtypes.float32, True, True),
+    "one wide operand": lambda: matmul(
+        x(49, 40, dtype=dtypes.float32), x(40, 70, identity=2, dtype=dtypes.int8).cast(dtypes.float32)
+    ),
+    "a batch": lambda: summed(
+        x(3, 49, 40, dtype=dtypes.float16), x(3, 40, 70, identity=2, dtype=dtypes.float16), dtypes.float32
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(WIDENED))
+def test_narrow_operands_are_converted_once(name):
+    (kernel,) = kernels_of(WIDENED[name]())
+    arrays = signed(arrays_for(kernel, 0))
+    found = tiled(kernel, LANES)
+    casts = [str(action) for action in found.arg if "cast" in str(action)]
+    assert len(casts) == (1 if name == "one wide operand" else 2)
+    consumed = [node for node in found.toposort() if node.op is ops.REDUCE]
+    if name == "as they are":  # what is left over of blocks of steps is converted as it is read
+        assert not any(r.op is ops.CAST for node in consumed for r in node.src[0].src)
+    np.testing.assert_array_equal(run(lowered(kernel, LANES), arrays, 0), meaning(kernel, arrays, 0))
+
+
+NARROW_PAIRS = {
+    "bytes": (BYTES, dtypes.int32),
+    "unsigned bytes": ((dtypes.uint8, dtypes.int8), dtypes.int32),
+    "bfloat16": (HALVES, dtypes.float32),
+    "float16": (SHORT, dtypes.float32),
+    "mixed": ((dtypes.float16, dtypes.int8), dtypes.float32),
+}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.tuples(st.integers(13, 70), st.integers(2, 90), st.integers(16, 80)),
+    st.sampled_from(sorted(NARROW_PAIRS)),
+    st.booleans(),
+    st.booleans(),
+    st.integers(1, 3),
+)
+def test_any_shape_on_a_device(shape, name, turned, turned_left, threads):
+    """Sums of small integers are exact whatever their order."""
+    device = get_device("CPU")
+    capabilities = dataclasses.replace(
+        device.target.capabilities, cache_bytes=(1 << 9, 1 << 13), threads=threads
+    )
+    (kernel,) = kernels_of(narrow(*shape, *NARROW_PAIRS[name], turned, turned_left))
+    program = lowered(kernel, dataclasses.replace(device.target, capabilities=capabilities))
+    signature = Signature(program.name, len(program.parameters), 0, program.group)
+    executable = device.load(device.compile(device.render(program), program.name), signature)
+    arrays = signed(arrays_for(kernel, 0))
+    found = launch(device, executable, program, arrays, 0)
+    np.testing.assert_array_equal(found, meaning(kernel, arrays, 0))
+
+
+def test_every_thread_gets_work():
+    """Few tiles of columns and few rows: whatever can be shared is."""
+    for rows, columns in ((64, 64), (40, 33), (24, 17), (64, 96)):
+        (kernel,) = kernels_of(linear(rows, 60, columns))
+        grid = [node for node in tiled(kernel, LANES).toposort() if node.op is ops.RANGE]
+        assert any(node.arg[1] == "global" for node in grid), (rows, columns)
