@@ -183,7 +183,7 @@ def _range(kernel: UOp, number: int) -> UOp:
 
 def _make(number: int, bound: UOp | int, kind: str) -> UOp:
     bound = bound if isinstance(bound, UOp) else UOp.const(dtypes.index, bound)
-    if bound.is_const and bound.arg[0] == 1:
+    if bound.vmin == bound.vmax == 1:
         return ZERO
     return UOp(ops.RANGE, dtypes.index, (bound,), (number, kind))
 

@@ -125,6 +125,7 @@ GROUPED = {
     "turned halves in blocks": lambda: narrow(26, 128, 20, HALVES, dtypes.float32, True, True),
     "turned bytes": lambda: narrow(53, 43, 37, BYTES, dtypes.int32, turned_left=True),
     "turned bytes in blocks": lambda: narrow(26, 256, 20, BYTES, dtypes.int32, turned_left=True),
+    "turned bytes in uneven blocks": lambda: narrow(47, 58, 16, BYTES, dtypes.int32, turned_left=True),
     "turned unsigned": lambda: narrow(130, 67, 50, (dtypes.uint8, dtypes.int8), dtypes.int32, True, True),
     "a batch of halves": lambda: summed(
         x(3, 49, 32, dtype=dtypes.bfloat16), x(3, 32, 40, identity=2, dtype=dtypes.bfloat16), dtypes.float32
