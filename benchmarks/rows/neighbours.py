@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from benchmarks.model import Row
@@ -160,4 +161,22 @@ def _networks() -> list[Row]:
     return rows
 
 
-ROWS = (*_products(), *_memory(), *_convolutions(), *_networks())
+def _training() -> list[Row]:
+    shapes = [(batch, 28, 32) for batch in (1, 32, 100, 127, 129, 256)]
+    shapes += [(128, 27, 32), (128, 29, 32), (128, 28, 31), (128, 28, 33)]
+    return [
+        replace(
+            BASE["train.cnn128"],
+            name=f"near.train.{batch}x{size}.{width}",
+            what=f"small CNN training step, {batch} images of {size}x{size}, {width} channels",
+            suite=SUITE,
+            arguments=partial(networks.labelled_images, batch=batch, size=size),
+            model=partial(networks.SmallCnn, size=size, width=width),
+            near="train.cnn128",
+            operations=networks.training_operations(batch, size, width),
+        )
+        for batch, size, width in shapes
+    ]
+
+
+ROWS = (*_products(), *_memory(), *_convolutions(), *_networks(), *_training())

@@ -33,17 +33,17 @@ def mlp(kit: Any, model: Mlp, x: Any) -> Any:
 
 
 class SmallCnn:
-    """Two convolutions with pooling, two linear layers, for 28x28 images."""
+    """Two convolutions with pooling, two linear layers, for square images."""
 
-    def __init__(self, kit: Any) -> None:
-        self.first = kit.nn.Conv2d(1, 32, 3, padding=1)
-        self.second = kit.nn.Conv2d(32, 64, 3, padding=1)
-        self.hidden = kit.nn.Linear(64 * 7 * 7, 128)
+    def __init__(self, kit: Any, size: int = 28, width: int = 32) -> None:
+        self.first = kit.nn.Conv2d(1, width, 3, padding=1)
+        self.second = kit.nn.Conv2d(width, 2 * width, 3, padding=1)
+        self.hidden = kit.nn.Linear(2 * width * (size // 4) ** 2, 128)
         self.out = kit.nn.Linear(128, 10)
 
 
 def small_cnn(kit: Any, model: SmallCnn, images: Any) -> Any:
-    """(batch, 1, 28, 28) to (batch, 10)."""
+    """(batch, 1, size, size) to (batch, 10)."""
     x = kit.max_pool(kit.relu(model.first(images)), 2)
     x = kit.max_pool(kit.relu(model.second(x)), 2)
     return model.out(kit.relu(model.hidden(x.reshape((x.shape[0], -1)))))
@@ -187,8 +187,18 @@ def _gpt_arguments(generator: np.random.Generator) -> tuple[np.ndarray, ...]:
     return integers(generator, 50257, (1, 1)), Position(GPT_POSITION, GPT_CACHE - 1), *caches
 
 
-def _train_arguments(generator: np.random.Generator) -> tuple[np.ndarray, ...]:
-    return one(generator, (128, 1, 28, 28)), integers(generator, 10, (128,))
+def labelled_images(
+    generator: np.random.Generator, batch: int = 128, size: int = 28
+) -> tuple[np.ndarray, ...]:
+    """Images and their classes."""
+    return one(generator, (batch, 1, size, size)), integers(generator, 10, (batch,))
+
+
+def training_operations(batch: int, size: int = 28, width: int = 32) -> float:
+    """Multiplications and additions of a training step of the small CNN: three times the forward pass."""
+    convolutions = 9 * width * size**2 + 18 * width**2 * (size // 2) ** 2
+    layers = 2 * width * (size // 4) ** 2 * 128 + 128 * 10
+    return 6.0 * batch * (convolutions + layers)
 
 
 ROWS = (
@@ -232,13 +242,14 @@ ROWS = (
         "train.cnn128",
         "small CNN training step, batch 128",
         "design",
-        _train_arguments,
+        labelled_images,
         small_cnn,
         model=SmallCnn,
         reference=small_cnn_losses,
         kits=("tinycore", "torch", "jax", "tinygrad"),
         tolerance=1e-4,
         calls=4,
+        operations=training_operations(128),
         fresh=False,
         training=True,
     ),

@@ -64,13 +64,15 @@ def _conv_weight_gradient(x: np.ndarray, d: np.ndarray) -> np.ndarray:
 def _conv_relu_pool(x: np.ndarray, layer: Any) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """The pooled result, and what the way back needs: the activation and the greatest of each window."""
     activation = np.maximum(_conv(x, layer.weight) + layer.bias[:, None, None], 0)
-    batch, channels, height, width = activation.shape
-    pooled = activation.reshape(batch, channels, height // 2, 2, width // 2, 2).max((3, 5))
+    height, width = (size // 2 for size in activation.shape[2:])
+    whole = activation[:, :, : 2 * height, : 2 * width]  # the last odd row and column are in no window
+    pooled = whole.reshape(*activation.shape[:2], height, 2, width, 2).max((3, 5))
     return pooled, (activation, pooled)
 
 
 def _back_through_pool(d: np.ndarray, activation: np.ndarray, pooled: np.ndarray) -> np.ndarray:
     def up(x: np.ndarray) -> np.ndarray:
-        return x.repeat(2, 2).repeat(2, 3)
+        odd = [(0, size % 2) for size in activation.shape[2:]]
+        return np.pad(x.repeat(2, 2).repeat(2, 3), [(0, 0), (0, 0), *odd])
 
     return up(d) * (activation == up(pooled)) * (activation > 0)
