@@ -8,6 +8,7 @@ from tinycore.codegen.nest import TRUE
 from tinycore.errors import CompileError
 from tinycore.ir import Shape, UOp, dims, dtypes, ops
 from tinycore.ir.ops import Op
+from tinycore.ir.statements import joint_statements
 from tinycore.passes.movement import is_arange
 from tinycore.rules import Pass, load
 
@@ -80,17 +81,23 @@ class Ranges:
 
 
 def lower_indexing(kernel: UOp) -> UOp:
-    """SINK of STOREs over ranges, from a SINK of ASSIGN, SCATTER and SCAN statements over PARAMs."""
+    """SINK of STOREs over ranges, from a SINK of ASSIGN, SCATTER and SCAN statements over PARAMs.
+
+    Joint statements (`tinycore.ir.statements`) share their loops; others have loops of their own, and are tiled
+    by themselves.
+    """
     ranges = Ranges()
     stores: list[UOp] = []
-    for statement in kernel.src:
-        ranges.reductions.clear()
-        ranges.filled.clear()  # statements share no loops: each is tiled by itself
-        stores.append(_movement()(_statement(statement, ranges), ranges))
+    for statements in joint_statements(kernel):
+        loops = ranges.loops(statements[0].src[1].shape) if len(statements) > 1 else None
+        for statement in statements:
+            ranges.reductions.clear()
+            ranges.filled.clear()
+            stores.append(_movement()(_statement(statement, ranges, loops), ranges))
     return UOp(ops.SINK, dtypes.void, tuple(stores), kernel.arg)
 
 
-def _statement(statement: UOp, ranges: Ranges) -> UOp:
+def _statement(statement: UOp, ranges: Ranges, joint: tuple[UOp, ...] | None) -> UOp:
     if statement.op is ops.SCATTER:
         return _scatter(statement, ranges)
     if statement.op is not ops.ASSIGN:
@@ -98,7 +105,7 @@ def _statement(statement: UOp, ranges: Ranges) -> UOp:
     base, view, value = statement.src
     if value.op is ops.SCAN and not is_arange(value):
         return _scan(base, value, ranges)
-    loops = ranges.loops(view.shape)
+    loops = ranges.loops(view.shape) if joint is None else joint
     target = _movement()(_index(view, loops), ranges)
     if target.op is not ops.LOAD or target.src[0] is not base:
         raise CompileError("the target of an assignment is not a view of its buffer", where=repr(view))

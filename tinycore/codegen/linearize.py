@@ -22,6 +22,7 @@ from tinycore.codegen.nest import (
     Block,
     Environment,
     changing_loads,
+    combinations,
     combined,
     constant_bound,
     final_value,
@@ -37,6 +38,7 @@ from tinycore.errors import CompileError
 from tinycore.ir import DType, Target, UOp, dtypes, ops
 from tinycore.ir.monoids import identity
 from tinycore.ir.ops import Op
+from tinycore.ir.statements import joint_statements
 
 
 def linearize(kernel: UOp, target: Target, index_dtype: DType) -> UOp:
@@ -71,8 +73,8 @@ class _Linearizer:
                 raise CompileError("a value depends on two vector ranges", where=repr(node))
         self.changing = changing_loads(order)
         self._open_grid(kernel)
-        for statement in kernel.src:
-            self._root(statement)
+        for statements in joint_statements(kernel):
+            self._root(statements)
         self._close_to(0)
         flat: list[UOp] = []
         flatten(self.path[0], flat)
@@ -147,7 +149,7 @@ class _Linearizer:
             raise CompileError(f"{node.op.name} is not a statement of a kernel", where=repr(node))
         kept = self._suspend(depth)
         self._enter(loops_among(node.src[1:]) if node.op is ops.END else ())
-        result = self._store(node.src[0] if node.op is ops.END else node)
+        result = self._emit(self._pieces(node.src[0] if node.op is ops.END else node))
         self._close_to(depth)
         self._resume(kept)
         return result
@@ -179,13 +181,14 @@ class _Linearizer:
         self._close_to(shared)
         self._enter(loops[shared:])
 
-    def _root(self, statement: UOp) -> None:
-        """A statement of the kernel in its loops."""
-        loops = loops_among(statement.ranges)
+    def _root(self, statements: tuple[UOp, ...]) -> None:
+        """A statement of the kernel in its loops, or several that happen together."""
+        statement, loops = statements[0], loops_among(statements[0].ranges)
         previous = None if self._relayout(statement) else previous_result(statement, loops)
-        if previous is None:
+        if previous is None or len(statements) > 1:
             self._nest(loops)
-            self._store(statement)
+            for pieces in [self._pieces(each) for each in statements]:
+                self._emit(pieces)
             return
         self._nest(loops[:-1])
         lanes, depth = lanes_of(statement), len(self.path) - 1
@@ -196,25 +199,27 @@ class _Linearizer:
         self._enter(loops[-1:])
         # What is computed from a register changes with it: its place is the loop, not where it was made.
         self.depth.update(dict.fromkeys(self.running.values(), depth + 1))
-        self._store(statement)
+        self._emit(self._pieces(statement))
         for (_, environment), register in self.running.items():
             value = self._value(statement.src[2], environment)
             value = self._splat(value, lanes) if lanes else value
             self.path[-1].items.append(UOp(ops.UPDATE, dtypes.void, (register, value)))
         self.running.clear()
 
-    def _store(self, node: UOp) -> UOp:
-        """All copies of a store, in the innermost open loop; their operands come first."""
+    def _pieces(self, node: UOp) -> list[tuple[UOp, ...]]:
+        """The operands of all copies of a store."""
         relayout, environments = self._relayout(node), self._environments(node)
+        value = node.src[2]
         if relayout is None:
-            pieces = [self._store_operands(node, env, self._value(node.src[2], env)) for env in environments]
-        else:
-            rows = relayout.stores(
-                environments,
-                lambda env: self._splat(self._value(node.src[2], env), relayout.lanes),
-                self._place,
-            )
-            pieces = [self._store_operands(*row) for row in rows]
+            return [self._store_operands(node, env, self._value(value, env)) for env in environments]
+        lanes = relayout.lanes
+        rows = relayout.stores(
+            environments, lambda env: self._splat(self._value(value, env), lanes), self._place
+        )
+        return [self._store_operands(*row) for row in rows]
+
+    def _emit(self, pieces: Sequence[tuple[UOp, ...]]) -> UOp:
+        """Stores at the end of the innermost open loop; answers the last one."""
         block, depth = self.path[-1], len(self.path) - 1
         for piece in pieces:
             statement = UOp(ops.STORE, dtypes.void, piece)
@@ -248,9 +253,7 @@ class _Linearizer:
 
     def _environments(self, node: UOp) -> list[Environment]:
         """Every combination of the unroll ranges that a node depends on."""
-        unrolled = self._unrolled(node)
-        bounds = [range(constant_bound(r.src[0])) for r in unrolled]
-        return [tuple(zip(unrolled, values, strict=True)) for values in itertools.product(*bounds)]
+        return combinations(self._unrolled(node))
 
     def _restrict(self, node: UOp, environment: Environment) -> Environment:
         unrolled = self._unrolled(node)
@@ -448,10 +451,7 @@ class _Linearizer:
         lanes = [constant_bound(r.src[0]) for r in consumed if kind_of(r) == "vector"]
         depth = self._home(node.ranges)
         environments = self._environments(node)
-        inner = [
-            tuple(zip(copies, values, strict=True))
-            for values in itertools.product(*[range(constant_bound(r.src[0])) for r in copies])
-        ]
+        inner = combinations(copies)
         # Few results: each copy keeps its own accumulator, to hide the latency of the operation.
         separate = len(environments) < 8 and len(inner) > 1 and bool(loops)
         kept = self._suspend(depth)

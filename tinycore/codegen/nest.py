@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -67,6 +68,12 @@ def constant_bound(node: UOp) -> int:
     if not node.is_const:
         raise CompileError("a range bound to lanes needs a constant bound", where=repr(node))
     return int(node.arg[0])
+
+
+def combinations(unrolled: Sequence[UOp]) -> list[Environment]:
+    """Every combination of the values of some unrolled ranges."""
+    bounds = [range(constant_bound(each.src[0])) for each in unrolled]
+    return [tuple(zip(unrolled, values, strict=True)) for values in itertools.product(*bounds)]
 
 
 def lanes_of(node: UOp) -> int:

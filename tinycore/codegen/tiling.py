@@ -17,6 +17,7 @@ What becomes of a rest that `size` does not divide is said by `tail`:
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -335,9 +336,10 @@ def _replace_bodies(kernel: UOp, old: UOp, bodies: Callable[[UOp], tuple[UOp, ..
             memo[node] = result
         elif node.op is ops.SINK:
             stores: list[UOp] = []
-            for statement in node.src:
-                current = memo[statement]
-                stores.extend(bodies(current) if old in current.ranges else (current,))
+            # Neighbours over the range stay together: they share their loops.
+            for over, statements in itertools.groupby(node.src, lambda each: old in memo[each].ranges):
+                copies = [bodies(memo[each]) if over else (memo[each],) for each in statements]
+                stores.extend(itertools.chain.from_iterable(zip(*copies, strict=True)))
             memo[node] = node.replace(src=tuple(stores))
         elif node.op is ops.AFTER and any(_closes(statement, old) for statement in node.src[1:]):
             waits: list[UOp] = []

@@ -2,8 +2,9 @@
 
 Each RANGE of a kernel has a numpy axis of its own; a value that does not depend on it has size 1 there, so a
 kernel costs a few numpy calls however many iterations it has. `ordered` ranges run one iteration after the
-other. Stores happen in the order of the SINK, and each is whole: the loops of a kernel other than `ordered`
-ones are free to run in any order, so no store may depend on how far another one's loop is.
+other. Stores happen in the order of the SINK, joint ones (`tinycore.ir.statements`) together, and each is whole:
+the loops of a kernel other than `ordered` ones are free to run in any order, so no store may depend on how far
+another one's loop is.
 
 A kernel that has not been lowered yet, a SINK of ASSIGN and SCATTER statements over PARAMs, is executed as
 the tensor graph that it is.
@@ -25,6 +26,7 @@ from tinycore.interpret.static import with_static_bounds
 from tinycore.interpret.tensor import CUSTOM, interpret
 from tinycore.ir import dtypes
 from tinycore.ir.ops import ops
+from tinycore.ir.statements import joint_statements
 from tinycore.ir.uop import UOp
 
 Array = NDArray[Any]
@@ -76,14 +78,14 @@ def _run_statements(kernel: UOp, buffers: Mapping[int, Array], bindings: Mapping
         if node.op is ops.PARAM and node.arg[0] in buffers
     }
     for statement in kernel.src:
-        target = statement.src[0] if statement.src else statement
-        if statement.op not in (ops.ASSIGN, ops.SCATTER) or target.op is not ops.PARAM:
+        if statement.op not in (ops.ASSIGN, ops.SCATTER) or statement.src[0].op is not ops.PARAM:
             raise InterpretError(
                 "a statement of a kernel is a STORE, or an ASSIGN or SCATTER over a PARAM",
                 where=repr(statement),
             )
-        (version,) = interpret([statement], parameters, bindings)
-        buffers[target.arg[0]].reshape(-1)[: version.size] = version.reshape(-1)
+    for statements in joint_statements(kernel):
+        for statement, version in zip(statements, interpret(statements, parameters, bindings), strict=True):
+            buffers[statement.src[0].arg[0]].reshape(-1)[: version.size] = version.reshape(-1)
 
 
 class _Kernel:

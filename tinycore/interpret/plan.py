@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tinycore.errors import InterpretError
 from tinycore.interpret.arrays import Bindings
 from tinycore.ir.ops import ops
+from tinycore.ir.statements import joint_statements
 from tinycore.ir.uop import UOp, toposort
 
 MAX_AXES = 30
@@ -86,6 +87,7 @@ class Plan:
         self.closed = {node.src[0]: frozenset(node.src[1:]) for node in self.nodes if node.op is ops.END}
         for node in self.nodes:
             self.free[node] = self._varies_with(node)
+        self.joint = {store: group[0] for group in joint_statements(kernel) for store in group}
         self.steps = self._order([node for node in self.nodes if node.op is ops.STORE], frozenset())
 
     def outermost(self, ranges: frozenset[UOp]) -> UOp | None:
@@ -144,14 +146,18 @@ class Plan:
         return self.outermost(frozenset(node for node in closed if node.arg[1] == "ordered"))
 
     def _batches(self, stores: Sequence[UOp]) -> list[Batch]:
-        """A store begins a new batch when it reads what one before it in the batch writes."""
+        """A store begins a new batch when it reads what one before it in the batch writes; joint ones share one."""
         batches: list[list[UOp]] = []
         for store in stores:
-            if batches and not _reads_after(store, batches[-1]):
+            others = [each for each in batches[-1] if not self._is_joint(store, each)] if batches else []
+            if batches and not _reads_after(store, others):
                 batches[-1].append(store)
             else:
                 batches.append([store])
         return [self._batch(batch) for batch in batches]
+
+    def _is_joint(self, store: UOp, other: UOp) -> bool:
+        return store in self.joint and self.joint[store] is self.joint.get(other)
 
     def _batch(self, stores: Sequence[UOp]) -> Batch:
         common = frozenset.intersection(*[self.free[store] for store in stores])

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tinycore.config import config
 from tinycore.errors import BindingError
@@ -139,7 +139,7 @@ def _with_buffers(call: Call, exchanged: Mapping[Buffer, Buffer]) -> Call:
         changed = _with_buffers(call.call, exchanged)
         assert isinstance(changed, KernelCall)
         return RememberedCall(changed)
-    return KernelCall(call.kernel, call.compiled, tuple([exchanged.get(b, b) for b in call.buffers]))
+    return replace(call, buffers=tuple([exchanged.get(b, b) for b in call.buffers]))
 
 
 def _segments(calls: Sequence[Call], inputs: Sequence[Buffer]) -> list[_Segment]:
@@ -159,7 +159,8 @@ def _segments(calls: Sequence[Call], inputs: Sequence[Buffer]) -> list[_Segment]
             segment.symbolic.append(len(segment.calls))
         for buffer in known.intersection(call.buffers):
             segment.users.setdefault(buffer, []).append(len(segment.calls))
-        segment.written[call.buffers[0]] = None
+        assert isinstance(call, KernelCall)
+        segment.written.update(dict.fromkeys(call.buffers[: call.outputs]))
         segment.calls.append(call)
     return result
 

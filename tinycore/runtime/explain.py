@@ -189,7 +189,7 @@ def _kernels(schedule: Schedule, times: Mapping[tuple[str, str], KernelTime]) ->
     steps = [step for step in schedule.steps if isinstance(step, KernelStep)]
     for number, step in enumerate(steps):
         name = kernel_name(step.kernel)
-        reason = why.get(step.node, "") if step.node is not None else ""
+        reason = "; ".join(dict.fromkeys([why[node] for node in step.nodes if node in why]))
         base = Kernel(
             number, name, step.device, step, reason, tuple(describe(step.kernel)), _lines(step, stored)
         )
@@ -213,11 +213,11 @@ def _lowered(kernel: Kernel, time: KernelTime | None) -> Kernel:
 def _lines(step: KernelStep, stored: set[UOp]) -> tuple[str, ...]:
     """Lines of the user's program whose values this kernel computes."""
     found: dict[str, None] = {}
-    stack = [step.node] if step.node is not None else []
+    stack = list(step.nodes)
     seen: set[UOp] = set()
     while stack:
         node = stack.pop()
-        if node in seen or (node in stored and node is not step.node) or node.op is ops.BUFFER:
+        if node in seen or (node in stored and node not in step.nodes) or node.op is ops.BUFFER:
             continue
         seen.add(node)
         found.update(dict.fromkeys(sorted(origins.of(node))))

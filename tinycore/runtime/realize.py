@@ -27,15 +27,17 @@ __all__ = ["Call", "CopyCall", "KernelCall", "KernelTime", "collect", "realize",
 
 @dataclass(frozen=True, slots=True)
 class KernelCall:
-    """One launch with its buffers, ready to be repeated."""
+    """One launch with its buffers, ready to be repeated; the first `outputs` of them are written."""
 
     kernel: UOp
     compiled: Compiled | None
     buffers: tuple[Buffer, ...]
+    outputs: int = 1
 
     def run(self, bindings: Bindings) -> None:
         """Launch, and report at DEBUG=2."""
-        self.buffers[0].version += 1
+        for buffer in self.buffers[: self.outputs]:
+            buffer.version += 1
         device = self.buffers[0].device
         if self.compiled is None:
             assert isinstance(device, ReferenceDevice)
@@ -236,7 +238,9 @@ def _calls(steps: Sequence[Step], buffers: Mapping[UOp, Buffer]) -> list[Call]:
             calls.append(CopyCall(buffers[step.source], buffers[step.target]))
         else:
             found = next(code) if _compiles_for(step) is not None else None
-            call = KernelCall(step.kernel, found, tuple([buffers[node] for node in step.buffers]))
+            call = KernelCall(
+                step.kernel, found, tuple([buffers[node] for node in step.buffers]), step.outputs
+            )
             calls.append(RememberedCall(call) if step.remember else call)
     return calls
 

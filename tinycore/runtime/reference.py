@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinycore.errors import CompileError, DeviceError
 from tinycore.ir import Target, UOp, ops
+from tinycore.ir.statements import joint_statements
 from tinycore.runtime.device import Allocator, Executable, Opaque, Signature
 
 if TYPE_CHECKING:
@@ -70,10 +71,10 @@ class ReferenceDevice:
                     count *= size
                 raw = buffers[slot][: count * node.dtype.itemsize]
                 arrays[node] = raw.view(node.dtype.numpy).reshape(sizes)
-        for statement in kernel.src:
-            target = statement.src[0]
-            (result,) = interpret([statement], arrays, bindings)
-            arrays[target][...] = result.reshape(arrays[target].shape)
+        for statements in joint_statements(kernel):
+            for statement, result in zip(statements, interpret(statements, arrays, bindings), strict=True):
+                target = statement.src[0]
+                arrays[target][...] = result.reshape(arrays[target].shape)
 
     def render(self, program: Program) -> str:
         """There is no code to show."""

@@ -15,6 +15,7 @@ from tinycore.ir import Capabilities, UOp, dims, ops, substitute, toposort
 from tinycore.rules import origins
 from tinycore.rules.doors import Door, Observer
 from tinycore.schedule.fuse import LEAVES, choose_stored
+from tinycore.schedule.joint import join_tasks
 from tinycore.schedule.kernels import Builder, Task, canonical_kernel, unaligned_read
 from tinycore.schedule.memory import nbytes, plan
 from tinycore.schedule.order import copy_version, order_tasks
@@ -93,10 +94,12 @@ def make_schedule(
     results = [builder.replace(root) if root.op not in LEAVES or root in stored else root for root in roots]
     results = _keep_versions(results, tasks, builder)
     ordered = order_tasks(_split_hazards(tasks, builder), builder)
+    kept = {node for result in results for node in toposort((result,)) if node.op is ops.BUFFER}
+    wanted = kept | {builder.homes[buffer] for buffer in kept if buffer in builder.homes}
+    ordered = join_tasks(ordered, builder, wanted, placement.remembered)
     steps = [step for task in ordered for step in _step(task, builder, task.node in placement.remembered)]
     # Copies of inputs come first: what follows is one run of kernels for a device that replays them.
     steps.sort(key=lambda step: not (isinstance(step, KernelStep) and step.remember))
-    kept = {node for result in results for node in toposort((result,)) if node.op is ops.BUFFER}
     kept |= {step.buffers[0] for step in steps if isinstance(step, KernelStep) and step.remember}
     return Schedule(tuple(steps), tuple(results), plan(steps, kept))
 
@@ -142,4 +145,4 @@ def _step(task: Task, builder: Builder, remember: bool) -> list[Step]:
         if source.op is ops.BUFFER:
             return [CopyStep(builder.homes.get(source, source), task.buffer)]
     kernel, buffers = canonical_kernel(task, builder.homes)
-    return [KernelStep(kernel, buffers, device, task.node, remember)]
+    return [KernelStep(kernel, buffers, device, (task.node, *task.others), remember)]

@@ -20,12 +20,14 @@ class Task:
     buffer: the BUFFER that it is written to; for an ASSIGN the one that stands for the version before it.
     reads: the stored values and BUFFERs (versions!) that its kernel reads.
     body: the statements, over BUFFER nodes.
+    others: the values that its other statements store, where several tasks were joined.
     """
 
     node: UOp
     buffer: UOp
     reads: tuple[UOp, ...]
     body: tuple[UOp, ...]
+    others: tuple[UOp, ...] = ()
 
 
 _FIRST_ID = 1 << 32
@@ -169,13 +171,14 @@ def _assign_laid_out(buffer: UOp, value: UOp, layout: Layout | None) -> UOp:
 
 
 def canonical_kernel(task: Task, homes: Mapping[UOp, UOp]) -> tuple[UOp, tuple[UOp, ...]]:
-    """(kernel, buffers): the statements with BUFFERs exchanged for PARAMs; the written one has slot 0."""
+    """(kernel, buffers): the statements with BUFFERs exchanged for PARAMs; what is written has the first slots."""
+    written = [statement.src[0] for statement in task.body]
     read = [node for node in toposort(task.body) if node.op is ops.BUFFER]
-    order = list(dict.fromkeys([homes.get(buffer, buffer) for buffer in (task.buffer, *read)]))
+    order = list(dict.fromkeys([homes.get(buffer, buffer) for buffer in (*written, *read)]))
     slots = {buffer: slot for slot, buffer in enumerate(order)}
     mapping = {
         buffer: UOp(ops.PARAM, buffer.dtype, (), (slots[homes.get(buffer, buffer)], buffer.arg[1]))
-        for buffer in (task.buffer, *read)
+        for buffer in (*written, *read)
     }
     body = substitute(task.body, mapping)
     return UOp(ops.SINK, dtypes.void, tuple(body), None), tuple(order)

@@ -22,14 +22,14 @@ _ALWAYS = {
 
 def reasons(schedule: Schedule) -> dict[UOp, str]:
     """For every kernel's value why it is stored instead of being computed by its users' kernels."""
-    steps = [step for step in schedule.steps if isinstance(step, KernelStep) and step.node is not None]
-    stored = {step.node: step for step in steps if step.node is not None}
+    steps = [step for step in schedule.steps if isinstance(step, KernelStep)]
+    stored = {node: buffer for step in steps for node, buffer in zip(step.nodes, step.buffers, strict=False)}
     wanted = {node for result in schedule.results for node in result.toposort() if node.op is ops.BUFFER}
     users: dict[UOp, list[list[UOp]]] = {node: [] for node in stored}
     for node in stored:
         for below, path in _boundary(node, stored).items():
             users[below].append(path)
-    return {node: _reason(node, step, users[node], wanted) for node, step in stored.items()}
+    return {node: _reason(node, buffer in wanted, users[node]) for node, buffer in stored.items()}
 
 
 def _boundary(node: UOp, stored: Mapping[UOp, object]) -> dict[UOp, list[UOp]]:
@@ -53,10 +53,10 @@ def _boundary(node: UOp, stored: Mapping[UOp, object]) -> dict[UOp, list[UOp]]:
     return found
 
 
-def _reason(node: UOp, step: KernelStep, users: list[list[UOp]], wanted: set[UOp]) -> str:
+def _reason(node: UOp, wanted: bool, users: list[list[UOp]]) -> str:
     if node.op in _ALWAYS:
         return _ALWAYS[node.op]
-    if step.buffers[0] in wanted:
+    if wanted:
         return _ASKED
     if len(users) > 1:
         again = (

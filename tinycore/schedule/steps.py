@@ -13,10 +13,11 @@ class KernelStep:
 
     Attributes
     ----------
-    kernel: SINK of ASSIGNs (or SCATTER, SCAN) over PARAMs; slot 0 is written.
+    kernel: SINK of ASSIGNs (or SCATTER, SCAN) over PARAMs; the first slots are written. Several ASSIGNs of one
+        shape share their loops.
     buffers: the BUFFER node of each slot.
     device: where it runs.
-    node: the value of the tensor graph that it stores (for reports).
+    nodes: the values of the tensor graph that it stores, by slot (for reports).
     remember: whether it is a function of one input of the graph that is worth keeping: while that input is
         unchanged the result of the last time is as good.
     """
@@ -24,8 +25,13 @@ class KernelStep:
     kernel: UOp
     buffers: tuple[UOp, ...]
     device: str
-    node: UOp | None = None
+    nodes: tuple[UOp, ...] = ()
     remember: bool = False
+
+    @property
+    def outputs(self) -> int:
+        """How many of its buffers are written."""
+        return len({statement.src[0] for statement in self.kernel.src})
 
 
 @dataclass(frozen=True, slots=True)

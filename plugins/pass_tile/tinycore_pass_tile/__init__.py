@@ -15,7 +15,7 @@ from tinycore.codegen.pipeline import Context
 from tinycore.codegen.tiling import Action, Merge, Order, Split, Stream, apply, ranges_of
 from tinycore.ir import Capabilities, UOp, dims, ops
 from tinycore.rules import load
-from tinycore_pass_tile.analysis import Nest, bound, is_static, mergeable, nest_of, number, separate_rows
+from tinycore_pass_tile.analysis import Nest, bound, is_static, mergeable, nests_of, number, separate_rows
 from tinycore_pass_tile.contraction import choose_contraction
 from tinycore_pass_tile.kept import choose_kept
 from tinycore_pass_tile.lanes import choose_lanes
@@ -33,10 +33,10 @@ def run(kernel: UOp, context: Context) -> UOp:
         return kernel
     ids = itertools.count(max(ranges_of(kernel)) + 1)
     capabilities = context.target.capabilities
-    parallel = len(kernel.src) == 1
+    nests = nests_of(kernel)
+    parallel = len(nests) == 1
     actions = choose_kept(kernel, capabilities, ids, partial(_in_thread, capabilities)) if parallel else []
-    for statement in kernel.src if not actions else ():
-        nest = nest_of(statement)
+    for nest in nests if not actions else ():
         if not capabilities.workgroups:
             shared = parallel and (not nest.ordered or separate_rows(nest))
             actions += _on_lanes(nest, capabilities, ids, shared)
@@ -48,6 +48,8 @@ def run(kernel: UOp, context: Context) -> UOp:
 
 
 def _on_lanes(nest: Nest, capabilities: Capabilities, ids: Iterator[int], shared: bool) -> list[Action]:
+    if nest.others:  # elementwise, each its own element
+        return choose_lanes(nest, capabilities, ids, shared)
     return (
         choose_transpose(nest, capabilities, ids, shared)
         or choose_windows(nest, capabilities, ids, shared)
@@ -115,8 +117,8 @@ def merge_ranges(kernel: UOp) -> UOp:
     changed = True
     while changed:
         changed = False
-        for statement in kernel.src:
-            pair = _pair(nest_of(statement))
+        for nest in nests_of(kernel):
+            pair = _pair(nest)
             if pair is not None:
                 outer, inner = pair
                 kernel = apply(kernel, [Merge(number(outer), number(inner), number(outer))])

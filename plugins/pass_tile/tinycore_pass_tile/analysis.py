@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tinycore.codegen.affine import Affine, affine
-from tinycore.ir import UOp, ops
+from tinycore.ir import UOp, ops, toposort
+from tinycore.ir.statements import joint_statements
 
 DYNAMIC = 1 << 10
 """What a bound that is not a constant is taken for."""
@@ -53,7 +54,7 @@ class Access:
 
 @dataclass(frozen=True)
 class Nest:
-    """One STORE with its loops.
+    """One STORE with its loops, or several that share them.
 
     Attributes
     ----------
@@ -61,7 +62,8 @@ class Nest:
     loops: its free ranges that may be tiled, outermost first.
     ordered: its ranges whose order matters.
     reductions: every REDUCE below it, with the ranges that it consumes.
-    accesses: every LOAD, and the STORE itself first.
+    accesses: every LOAD, and the STOREs first.
+    others: further statements in the same loops.
     """
 
     store: UOp
@@ -69,6 +71,12 @@ class Nest:
     ordered: tuple[UOp, ...]
     reductions: tuple[tuple[UOp, tuple[UOp, ...]], ...]
     accesses: tuple[Access, ...]
+    others: tuple[UOp, ...] = ()
+
+    @property
+    def nodes(self) -> list[UOp]:
+        """Everything that the statements are made of."""
+        return toposort((self.store, *self.others))
 
     def within(self, reduction: UOp) -> list[Access]:
         """The accesses that a reduction repeats."""
@@ -89,13 +97,18 @@ class Nest:
         return total * inner
 
 
-def nest_of(store: UOp) -> Nest:
-    """The loops and accesses of one STORE."""
+def nests_of(kernel: UOp) -> list[Nest]:
+    """The nests of a kernel in order; joint STOREs are one."""
+    return [nest_of(*statements) for statements in joint_statements(kernel)]
+
+
+def nest_of(store: UOp, *others: UOp) -> Nest:
+    """The loops and accesses of one STORE, or of several with the same loops."""
     free = sorted(store.ranges, key=number)
     reductions: list[tuple[UOp, tuple[UOp, ...]]] = []
-    accesses = [Access(store, affine(store.src[1]), None)]
-    inside: dict[UOp, UOp | None] = {store: None}
-    order = store.toposort()
+    accesses = [Access(node, affine(node.src[1]), None) for node in (store, *others)]
+    inside: dict[UOp, UOp | None] = dict.fromkeys((store, *others))
+    order = toposort((store, *others))
     for node in reversed(order):
         if node not in inside:
             continue
@@ -113,6 +126,7 @@ def nest_of(store: UOp) -> Nest:
         tuple([r for r in free if r.arg[1] == "ordered"]),
         tuple(reversed(reductions)),
         tuple(accesses),
+        others,
     )
 
 
@@ -136,7 +150,11 @@ def mergeable(nest: Nest, outer: UOp, inner: UOp) -> bool:
         a, b = access.stride(outer), access.stride(inner)
         if a is None or b is None or a != b * size:
             return False
-    return not (_used_outside_addresses(nest.store, outer) or _used_outside_addresses(nest.store, inner))
+    return not any(
+        _used_outside_addresses(store, each)
+        for store in (nest.store, *nest.others)
+        for each in (outer, inner)
+    )
 
 
 def _used_outside_addresses(store: UOp, wanted: UOp) -> bool:
@@ -168,11 +186,9 @@ def _used_outside_addresses(store: UOp, wanted: UOp) -> bool:
 def largest_itemsize(nest: Nest) -> int:
     """Bytes of the widest element that the kernel loads, stores or computes with."""
     sizes = [
-        node.dtype.itemsize
-        for node in nest.store.toposort()
-        if node.op.elementwise or node.op in (ops.LOAD, ops.REDUCE)
+        node.dtype.itemsize for node in nest.nodes if node.op.elementwise or node.op in (ops.LOAD, ops.REDUCE)
     ]
-    return max([*sizes, nest.store.src[2].dtype.itemsize, 1])
+    return max([*sizes, *[store.src[2].dtype.itemsize for store in (nest.store, *nest.others)], 1])
 
 
 def divisor_near(total: int, wanted: int, multiple: int) -> int:

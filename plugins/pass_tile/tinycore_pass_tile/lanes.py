@@ -169,7 +169,7 @@ def _tile(nest: Nest, vector: UOp | None, rows: list[UOp], lanes: int, capabilit
         if any(vector in reduction.ranges for reduction, _ in nest.reductions):
             vectors = 4  # independent sums
         else:
-            vectors = 4 if len(nest.store.toposort()) < 60 else 1
+            vectors = 4 if len(nest.nodes) < 60 else 1
         while vectors > 1 and bound(vector) < 2 * lanes * vectors:
             vectors //= 2
         return _Tile(lanes, vectors, [], False)
