@@ -148,6 +148,16 @@ def test_changes_in_place_are_seen():
         np.testing.assert_array_equal(to_host(x), 1 + 5 * turn)
 
 
+def test_changes_beside_another_one_are_seen():
+    x, y = ones(6), ones(6, value=5.0)
+    for turn in range(1, 6):
+        versions = [storage_of(x).version, storage_of(y).version]
+        realize([assign(x, x + 2.0), assign(y, y + x)])  # one kernel: y reads the old x
+        assert storage_of(x).version > versions[0] and storage_of(y).version > versions[1]
+        np.testing.assert_array_equal(to_host(x), 1 + 2 * turn)
+        np.testing.assert_array_equal(to_host(y), 5 + turn * turn)
+
+
 def test_packed_weights_follow_their_source():
     """The copy of a weight in another layout is made again when the weight has changed, and only then."""
     weight = ones(256, 256, value=0.5)

@@ -26,6 +26,8 @@ from graphs import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinycore.codegen.indexing import lower_indexing
+from tinycore.interpret import interpret_kernel
 from tinycore.ir import UOp, dtypes, ops
 from tinycore.ir.statements import joint_statements
 from tinycore.runtime.capture import capture
@@ -227,6 +229,15 @@ def test_random_updates(steps):
 
 
 # --- joint statements -----------------------------------------------------------------------------------------
+
+
+def test_joint_statements_read_before_they_write():
+    a, b = (UOp(ops.PARAM, dtypes.int32, (), (slot, (4,))) for slot in (0, 1))
+    kernel = UOp(ops.SINK, dtypes.void, (assign(a, b), assign(b, a)))
+    for form in (kernel, lower_indexing(kernel)):
+        memory = {0: np.arange(4, dtype=INTS), 1: np.arange(4, dtype=INTS) * 10}
+        interpret_kernel(form, memory)
+        assert memory[0].tolist() == [0, 10, 20, 30] and memory[1].tolist() == [0, 1, 2, 3]
 
 
 def test_joint_statements_of_other_shapes():

@@ -84,7 +84,10 @@ def _run_statements(kernel: UOp, buffers: Mapping[int, Array], bindings: Mapping
                 where=repr(statement),
             )
     for statements in joint_statements(kernel):
-        for statement, version in zip(statements, interpret(statements, parameters, bindings), strict=True):
+        versions = interpret(statements, parameters, bindings)
+        if len(versions) > 1:  # a value may be another one's memory
+            versions = [version.copy() for version in versions]
+        for statement, version in zip(statements, versions, strict=True):
             buffers[statement.src[0].arg[0]].reshape(-1)[: version.size] = version.reshape(-1)
 
 

@@ -267,13 +267,16 @@ class _Binder:
             ]
         )
         flat = [place for _, places in launches for place in places]
+        written = [
+            self.place(node) for step, _ in steps for node in step.buffers[: step.outputs] if node.arg[0] < 0
+        ]
         return Bound(
             self.device,
             tuple([(node.dtype, node.arg[1], nbytes(node)) for node in self.made]),
             tuple(self.sizes),
             tuple(remembered.values()),
             launches,
-            tuple(dict.fromkeys([places[0] for _, places in launches if places[0] < self.inputs])),
+            tuple(dict.fromkeys(written)),
             tuple([_Result(self.place(node), shapes) for node, shapes in results]),
             itemgetter(*flat) if len(flat) > 1 else lambda memories: (memories[flat[0]],),
         )

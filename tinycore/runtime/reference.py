@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from tinycore.errors import CompileError, DeviceError
 from tinycore.ir import Target, UOp, ops
-from tinycore.ir.statements import joint_statements
 from tinycore.runtime.device import Allocator, Executable, Opaque, Signature
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class ReferenceDevice:
 
     def run(self, kernel: UOp, buffers: Sequence[Any], bindings: Mapping[UOp, int]) -> None:
         """Execute one canonical kernel: a SINK of statements over PARAMs, on byte arrays by slot."""
-        from tinycore.interpret import interpret
+        from tinycore.interpret import interpret_kernel
         from tinycore.runtime.storage import evaluate
 
         arrays: dict[UOp, Any] = {}
@@ -71,10 +70,7 @@ class ReferenceDevice:
                     count *= size
                 raw = buffers[slot][: count * node.dtype.itemsize]
                 arrays[node] = raw.view(node.dtype.numpy).reshape(sizes)
-        for statements in joint_statements(kernel):
-            for statement, result in zip(statements, interpret(statements, arrays, bindings), strict=True):
-                target = statement.src[0]
-                arrays[target][...] = result.reshape(arrays[target].shape)
+        interpret_kernel(kernel, {node.arg[0]: array for node, array in arrays.items()}, bindings)
 
     def render(self, program: Program) -> str:
         """There is no code to show."""

@@ -16,9 +16,9 @@ FREE        any other relation
 
 A REDUCE stays in a kernel where its result is computed once: at TOP or ONE as the kernel's own reduction
 with everything after it as epilogue, and at BELOW as one of several reductions over the same rows (softmax,
-layer normalisation). Anywhere else, with two owners, or where zeros around it would be summed up, too, it is stored. Elementwise values are recomputed
-unless that is dear: they feed a reduction that reads each of them many times, or several users while they
-are long.
+layer normalisation). Anywhere else, with two owners, or where zeros around it would be summed up, too, it is
+stored. Elementwise values are recomputed unless that is dear: they feed a reduction that reads each of them many
+times, or several users while they are long.
 """
 
 from __future__ import annotations
