@@ -13,12 +13,13 @@ from functools import partial
 
 from tinycore.codegen.pipeline import Context
 from tinycore.codegen.tiling import Action, Merge, Order, Split, Stream, apply, ranges_of
-from tinycore.ir import Capabilities, UOp, dims, ops
+from tinycore.ir import Capabilities, UOp, ops
 from tinycore.rules import load
 from tinycore_pass_tile.analysis import Nest, bound, is_static, mergeable, nests_of, number, separate_rows
 from tinycore_pass_tile.contraction import choose_contraction
 from tinycore_pass_tile.kept import choose_kept
 from tinycore_pass_tile.lanes import choose_lanes
+from tinycore_pass_tile.lines import streams
 from tinycore_pass_tile.transpose import choose_transpose
 from tinycore_pass_tile.windows import choose_windows
 from tinycore_pass_tile.workgroups import choose_workgroups
@@ -61,18 +62,6 @@ def _on_lanes(nest: Nest, capabilities: Capabilities, ids: Iterator[int], shared
 def _in_thread(capabilities: Capabilities, nest: Nest, ids: Iterator[int]) -> list[Action]:
     """The actions of a statement inside of loops that are shared by threads already."""
     return [] if nest.ordered else _on_lanes(nest, replace(capabilities, threads=1), ids, False)
-
-
-def streams(store: UOp, capabilities: Capabilities) -> bool:
-    """Whether a result is too large to be found in a cache by who reads it next.
-
-    A buffer that the kernel reads, too, is in the caches already.
-    """
-    if capabilities.workgroups or not capabilities.cache_bytes:
-        return False
-    size = dims.upper(dims.product(store.src[0].shape)) * store.src[2].dtype.itemsize
-    reads = any(node.op is ops.LOAD and node.src[0] is store.src[0] for node in store.toposort())
-    return size > capabilities.cache_bytes[-1] // 2 and not reads
 
 
 def _one_order(actions: list[Action]) -> list[Action]:

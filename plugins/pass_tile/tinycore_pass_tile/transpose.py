@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tinycore.codegen.footprint import footprint
+from tinycore.codegen.staging import StageInThread
 from tinycore.codegen.tiling import Action, Bind, Order, Split
 from tinycore.ir import Capabilities, UOp, ops
 from tinycore_pass_tile.analysis import Nest, bound, divisor_near, is_static, largest_itemsize, number
+from tinycore_pass_tile.lines import along_lines, unaligned
 
 MOST_LANES = 16
 """Larger squares of narrow elements do not fit into the registers."""
@@ -23,6 +26,13 @@ SMALL_EXPRESSION = 40
 SERIAL_WORK = 1 << 14
 CHUNKS_PER_THREAD = 4
 LEAST_CHUNK = 1 << 13
+ACROSS, ALONG = 256, 2112
+"""Bytes of a block that is transposed in memory of the thread: some lines of every row read, and rows to be
+stored as long as half of a page. An odd number of lines, so that columns do not share sets of a cache."""
+LEAST_STAGED = 32
+STAGED_WORK = 1 << 14
+VECTORS = 4
+"""Vectors of a row that are stored at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +44,11 @@ class Square:
     stored: UOp
     lanes: int
     copies: int
+
+    @property
+    def across(self) -> UOp:
+        """The one of the two that is not `stored`."""
+        return self.vector if self.stored is self.unrolled else self.unrolled
 
 
 def square_of(nest: Nest, capabilities: Capabilities) -> Square | None:
@@ -85,27 +100,20 @@ def choose_transpose(
     square = square_of(nest, capabilities)
     if square is None:
         return []
-    actions: list[Action] = []
-    renamed = {number(r): number(r) for r in nest.loops}
-    sizes = {number(square.vector): square.lanes, number(square.unrolled): square.copies}
-    order: list[int] = []
-    chosen = _chunks(nest, square, capabilities) if parallel else None
-    if chosen is not None:
-        outer, inner = next(ids), next(ids)
-        split = Split(number(chosen), _chunk_size(nest, chosen, sizes, capabilities), outer, inner, "bound")
-        actions += [split, Bind(outer, "global"), Bind(inner, "loop")]
-        renamed[number(chosen)] = inner
-        order.append(outer)
+    slots = _staged(nest, square, capabilities)
+    if slots:
+        return _through_blocks(nest, square, slots, capabilities, ids, parallel)
+    sizes = {square.vector: square.lanes, square.unrolled: square.copies}
+    actions, renamed, order = _shared(nest, square, sizes, capabilities, ids, parallel)
     others = [r for r in nest.loops if r not in (square.vector, square.unrolled)]
-    order += [renamed[number(r)] for r in others]
+    order += [renamed[r] for r in others]
     blocks: list[int] = []
     inside: list[int] = []
-    across = square.unrolled if square.stored is square.vector else square.vector
-    for r in (across, square.stored):
+    for r in (square.across, square.stored):
         tile, lane, rest, block, place = (next(ids) for _ in range(5))
         kind = "vector" if r is square.vector else "unroll"
         actions += [
-            Split(renamed[number(r)], sizes[number(r)], tile, lane, "peel mask", rest),
+            Split(renamed[r], sizes[r], tile, lane, "peel mask", rest),
             Bind(lane, kind),
             Bind(rest, kind),
             Split(tile, BLOCK, block, place, "bound"),
@@ -116,12 +124,84 @@ def choose_transpose(
     return actions
 
 
-def _chunks(nest: Nest, square: Square, capabilities: Capabilities) -> UOp | None:
+def _staged(nest: Nest, square: Square, capabilities: Capabilities) -> tuple[int, ...]:
+    """The buffers whose blocks are to be transposed in memory of the thread first; none where that does not pay."""
+    if not unaligned(nest, square.stored) or len(capabilities.cache_bytes) < 2:
+        return ()
+    if min(bound(square.stored), bound(square.across)) < LEAST_STAGED or nest.work < STAGED_WORK:
+        return ()
+    slots: dict[UOp, bool] = {}
+    for access in nest.accesses[1:]:
+        if {square.across, square.stored} <= access.node.ranges:
+            jumps = access.stride(square.across) == 1 and access.stride(square.stored) != 1
+            box = footprint(access.node, (square.across, square.stored)) if jumps else None
+            memory = access.node.src[0]
+            slots[memory] = slots.get(memory, True) and box is not None and len(box) == 2
+    found = [memory for memory, staged in slots.items() if staged and memory.op is ops.PARAM]
+    return tuple([int(memory.arg[0]) for memory in found])
+
+
+def _through_blocks(
+    nest: Nest,
+    square: Square,
+    slots: tuple[int, ...],
+    capabilities: Capabilities,
+    ids: Iterator[int],
+    parallel: bool,
+) -> list[Action]:
+    """Blocks are transposed into memory of the thread; their rows are stored from there line by line."""
+    itemsize = largest_itemsize(nest)
+    sizes = {square.across: ACROSS // itemsize, square.stored: ALONG // itemsize}
+    actions, renamed, order = _shared(nest, square, sizes, capabilities, ids, parallel)
+    order += [renamed[r] for r in nest.loops if r not in sizes]
+    inside: list[int] = []
+    for r, size in sizes.items():
+        block, place = next(ids), next(ids)
+        actions.append(Split(renamed[r], size, block, place, "bound"))
+        order.append(block)
+        inside.append(place)
+    for slot in slots:
+        down, along = next(ids), next(ids)
+        actions.append(StageInThread(slot, tuple(inside), (down, along), order=tuple(inside)))
+        loops: list[int] = []
+        for target, kind in ((along, "vector"), (down, "unroll")):
+            tiles, tile, rest, more, last = (next(ids) for _ in range(5))
+            actions += [
+                Split(target, square.lanes, tiles, tile, "peel", rest),
+                Bind(tile, kind),
+                Split(rest, square.lanes, more, last, "mask"),
+                Bind(last, kind),
+            ]
+            loops += [tiles, more]
+        order += loops
+    rows, loops = along_lines(inside[1], square.lanes, VECTORS, ids)
+    return [*actions, *rows, Order((*order, inside[0], *loops))]
+
+
+def _shared(
+    nest: Nest,
+    square: Square,
+    sizes: dict[UOp, int],
+    capabilities: Capabilities,
+    ids: Iterator[int],
+    parallel: bool,
+) -> tuple[list[Action], dict[UOp, int], list[int]]:
+    """Hand out one range to threads: the actions, what each range is called then, and the loops of the grid."""
+    renamed = {r: number(r) for r in nest.loops}
+    chosen = _chunks(nest, square, sizes, capabilities) if parallel else None
+    if chosen is None:
+        return [], renamed, []
+    outer, inner = next(ids), next(ids)
+    split = Split(number(chosen), _chunk_size(nest, chosen, sizes, capabilities), outer, inner, "bound")
+    renamed[chosen] = inner
+    return [split, Bind(outer, "global"), Bind(inner, "loop")], renamed, [outer]
+
+
+def _chunks(nest: Nest, square: Square, sizes: dict[UOp, int], capabilities: Capabilities) -> UOp | None:
     """The range that is handed out to threads: the outermost with enough to share, the stored one last."""
     if capabilities.threads < 2 or nest.work < SERIAL_WORK:
         return None
     candidates = sorted(nest.loops, key=lambda r: r is square.stored)
-    sizes = {square.vector: square.lanes, square.unrolled: square.copies}
 
     def units(r: UOp) -> int:
         return bound(r) // sizes.get(r, 1)
@@ -131,9 +211,9 @@ def _chunks(nest: Nest, square: Square, capabilities: Capabilities) -> UOp | Non
     return best if units(best) >= 2 else None
 
 
-def _chunk_size(nest: Nest, chosen: UOp, sizes: dict[int, int], capabilities: Capabilities) -> int:
+def _chunk_size(nest: Nest, chosen: UOp, sizes: dict[UOp, int], capabilities: Capabilities) -> int:
     chunks = min(capabilities.threads * CHUNKS_PER_THREAD, max(2, nest.work // LEAST_CHUNK))
-    step, total = sizes.get(number(chosen), 1), bound(chosen)
+    step, total = sizes.get(chosen, 1), bound(chosen)
     if not is_static(chosen):
         return max(step, -(-total // chunks // step) * step)
     return divisor_near(total, max(step, -(-total // chunks)), step)
