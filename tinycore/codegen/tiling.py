@@ -22,11 +22,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tinycore.codegen.affine import affine
 from tinycore.codegen.carry import Carry, carry
 from tinycore.codegen.distribute import Distribute, distribute
 from tinycore.codegen.dots import Offset, as_dots, offset
 from tinycore.codegen.nest import TRUE
+from tinycore.codegen.skew import Align, Skew, aligned_parts, neighbours, skew
 from tinycore.codegen.staging import (
     GroupReduce,
     Stage,
@@ -57,20 +57,6 @@ class Split:
 
     def __str__(self) -> str:
         return f"split r{self.range} by {self.size} -> r{self.outer}, r{self.inner} ({self.tail})"
-
-
-@dataclass(frozen=True, slots=True)
-class Align:
-    """Two bodies of a STORE along one range of stride 1: `head`, up to where its address is a multiple of `size`
-    elements, and `rest` from there on. Where rows have an odd length that is another place in every row."""
-
-    range: int
-    size: int
-    head: int
-    rest: int
-
-    def __str__(self) -> str:
-        return f"align r{self.range} to {self.size} -> r{self.head}, r{self.rest}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +131,7 @@ Action = (
     | Prefetch
     | Split
     | Align
+    | Skew
     | Bind
     | Merge
     | Order
@@ -341,24 +328,8 @@ def _peel(kernel: UOp, action: Split, old: UOp, size: UOp, inner: UOp) -> UOp:
 
 
 def _align(kernel: UOp, action: Align) -> UOp:
-    """See `Align`. Raises CompileError where something else than a STORE of stride 1 is done along the range."""
-    old = _range(kernel, action.range)
-    (bound,), kind = old.src, str(old.arg[1])
-    size = UOp.const(dtypes.index, action.size)
-    stores = [statement for statement in kernel.src if old in statement.ranges]
-    inside = [node for node in kernel.toposort() if node.op in (ops.REDUCE, ops.END) and old in node.src[1:]]
-    dependent = [node for node in ranges_of(kernel).values() if old in node.src[0].ranges]
-    if inside or dependent or any(affine(store.src[1]).factor(old) != 1 for store in stores):
-        raise CompileError(f"r{action.range} cannot be aligned: it is no range of neighbours in a store")
-
-    def bodies(store: UOp) -> tuple[UOp, ...]:
-        start = store.src[1].substitute({old: ZERO})
-        first = (start + (action.size - 1)) // size * size - start
-        head = _make(action.head, UOp(ops.MIN, dtypes.index, (first, bound)), kind)
-        rest = _make(action.rest, UOp(ops.MAX, dtypes.index, (bound - first, ZERO)), kind)
-        return store.substitute({old: head}), store.substitute({old: first + rest})
-
-    return _replace_bodies(kernel, old, bodies)
+    old = neighbours(kernel, action.range)
+    return _replace_bodies(kernel, old, lambda store: aligned_parts(store, old, action))
 
 
 def _replace_bodies(kernel: UOp, old: UOp, bodies: Callable[[UOp], tuple[UOp, ...]]) -> UOp:
@@ -448,6 +419,7 @@ def _renumber(kernel: UOp, mapping: Mapping[UOp, UOp]) -> UOp:
 _APPLY: dict[type, Callable[..., UOp]] = {
     Split: _split,
     Align: _align,
+    Skew: skew,
     Bind: _bind,
     Merge: _merge,
     Order: _order,

@@ -22,6 +22,7 @@ from kernels import (
     tiled,
     x,
 )
+from tinycore_codegen_llvm.memory import multiple_of
 
 from tinycore.codegen.nest import TRUE
 from tinycore.codegen.staging import StageInThread
@@ -142,6 +143,24 @@ def test_transposes_access_rows(name):
     assert accesses
     assert all(node.src[1].shape == () for node in accesses), "an access with an address a lane"
     assert any(node.op is ops.SHUFFLE for node in program.linear.src)
+
+
+LONG_ROWS = ("transpose of long rows", "transpose of a padded image", "transpose of long batches")
+
+
+@pytest.mark.parametrize("name", LONG_ROWS)
+def test_rows_that_begin_inside_lines_are_put_together_first(name):
+    assert any("at multiples of" in action for action in actions(name, LANES))
+    program = lowered(only(name), LANES)
+    assert any(node.op is ops.SCRATCH for node in program.linear.toposort())
+    written = [node for node in program.linear.src if node.op is ops.STORE and node.src[0].op is ops.PARAM]
+    whole = [node for node in written if node.src[3].is_const and node.src[2].shape]
+    assert whole
+    assert all(multiple_of(node.src[1]) % node.src[2].shape[0] == 0 for node in whole)
+
+
+def test_rows_of_whole_lines_need_no_memory_of_the_thread():
+    assert not any("at multiples of" in action for action in actions("transpose even", LANES))
 
 
 def test_columns_are_summed_row_by_row():

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tinycore.codegen.tiling import Action, Align, Bind, Split
+from tinycore.codegen.skew import Align
+from tinycore.codegen.tiling import Action, Bind, Split
 from tinycore.ir import Capabilities, UOp, dims, ops
 from tinycore_pass_tile.analysis import Nest, bound, is_static
 
@@ -31,15 +32,16 @@ def streams(store: UOp, capabilities: Capabilities) -> bool:
     return size > capabilities.cache_bytes[-1] // 2 and not reads
 
 
+def is_long(nest: Nest, row: UOp) -> bool:
+    """Whether a range walks rows of the result that are many lines long."""
+    long = bound(row) * nest.store.src[2].dtype.itemsize >= LEAST_LINES * LINE
+    return long and is_static(row) and nest.accesses[0].stride(row) == 1
+
+
 def unaligned(nest: Nest, row: UOp) -> bool:
-    """Whether a nest stores long rows that begin anywhere in a line."""
-    store = nest.accesses[0]
-    if store.stride(row) != 1 or not is_static(row) or nest.ordered:
-        return False
+    """Whether rows of the result begin anywhere in a line."""
+    strides = [nest.accesses[0].stride(loop) for loop in nest.loops if loop is not row]
     itemsize = nest.store.src[2].dtype.itemsize
-    if bound(row) * itemsize < LEAST_LINES * LINE:
-        return False
-    strides = [store.stride(loop) for loop in nest.loops if loop is not row]
     return None not in strides and any(int(stride or 0) * itemsize % LINE for stride in strides)
 
 

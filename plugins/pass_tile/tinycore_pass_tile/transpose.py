@@ -3,6 +3,9 @@
 One of the two ranges gets the lanes, the other is unrolled as often, so that each body handles a square in
 registers whose rows are accessed as a whole (`tinycore.codegen.relayout`). Squares lie in blocks: those
 pages and cache lines that the short side touches are touched again soon.
+
+Where rows of the result begin anywhere in a line of the cache, the squares of a block are put together in
+memory of the thread, and its rows are stored line by line (`tinycore.codegen.skew`).
 """
 
 from __future__ import annotations
@@ -11,11 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tinycore.codegen.footprint import footprint
-from tinycore.codegen.staging import StageInThread
+from tinycore.codegen.skew import Skew
 from tinycore.codegen.tiling import Action, Bind, Order, Split
 from tinycore.ir import Capabilities, UOp, ops
-from tinycore_pass_tile.analysis import Nest, bound, divisor_near, is_static, largest_itemsize, number
-from tinycore_pass_tile.lines import along_lines, unaligned
+from tinycore_pass_tile.analysis import Nest, bound, is_static, largest_itemsize, number
+from tinycore_pass_tile.lines import LINE, along_lines, is_long, streams, unaligned
 
 MOST_LANES = 16
 """Larger squares of narrow elements do not fit into the registers."""
@@ -26,11 +29,11 @@ SMALL_EXPRESSION = 40
 SERIAL_WORK = 1 << 14
 CHUNKS_PER_THREAD = 4
 LEAST_CHUNK = 1 << 13
-ACROSS, ALONG = 256, 2112
-"""Bytes of a block that is transposed in memory of the thread: some lines of every row read, and rows to be
-stored as long as half of a page. An odd number of lines, so that columns do not share sets of a cache."""
-LEAST_STAGED = 32
-STAGED_WORK = 1 << 14
+ACROSS, ALONG = 512, 1024
+"""Bytes of a block that is transposed in memory of the thread: some lines of every row read, and more of every
+row to be stored. With the line before it these are an odd number, so that columns share no sets of a cache."""
+STAGED_WORK = 1 << 13
+"""Smaller results are rather stored in parts of lines."""
 VECTORS = 4
 """Vectors of a row that are stored at a time."""
 
@@ -100,7 +103,7 @@ def choose_transpose(
     square = square_of(nest, capabilities)
     if square is None:
         return []
-    slots = _staged(nest, square, capabilities)
+    slots = _staged(nest, square, capabilities) if parallel else {}
     if slots:
         return _through_blocks(nest, square, slots, capabilities, ids, parallel)
     sizes = {square.vector: square.lanes, square.unrolled: square.copies}
@@ -124,12 +127,14 @@ def choose_transpose(
     return actions
 
 
-def _staged(nest: Nest, square: Square, capabilities: Capabilities) -> tuple[int, ...]:
-    """The buffers whose blocks are to be transposed in memory of the thread first; none where that does not pay."""
-    if not unaligned(nest, square.stored) or len(capabilities.cache_bytes) < 2:
-        return ()
-    if min(bound(square.stored), bound(square.across)) < LEAST_STAGED or nest.work < STAGED_WORK:
-        return ()
+def _staged(nest: Nest, square: Square, capabilities: Capabilities) -> dict[int, int]:
+    """The buffers whose blocks are to be transposed in memory of the thread first, with the sizes of their elements."""
+    if len(capabilities.cache_bytes) < 2 or nest.work < STAGED_WORK or bound(square.across) < square.copies:
+        return {}
+    stored = nest.store.src[2].dtype.itemsize * square.lanes
+    parts = stored < LINE // 2 and streams(nest.store, capabilities)
+    if not (parts or unaligned(nest, square.stored)) or not is_long(nest, square.stored):
+        return {}
     slots: dict[UOp, bool] = {}
     for access in nest.accesses[1:]:
         if {square.across, square.stored} <= access.node.ranges:
@@ -138,44 +143,52 @@ def _staged(nest: Nest, square: Square, capabilities: Capabilities) -> tuple[int
             memory = access.node.src[0]
             slots[memory] = slots.get(memory, True) and box is not None and len(box) == 2
     found = [memory for memory, staged in slots.items() if staged and memory.op is ops.PARAM]
-    return tuple([int(memory.arg[0]) for memory in found])
+    return {int(memory.arg[0]): memory.dtype.itemsize for memory in found}
 
 
 def _through_blocks(
     nest: Nest,
     square: Square,
-    slots: tuple[int, ...],
+    slots: dict[int, int],
     capabilities: Capabilities,
     ids: Iterator[int],
     parallel: bool,
 ) -> list[Action]:
     """Blocks are transposed into memory of the thread; their rows are stored from there line by line."""
     itemsize = largest_itemsize(nest)
-    sizes = {square.across: ACROSS // itemsize, square.stored: ALONG // itemsize}
+    size = ALONG // itemsize
+    sizes = {square.across: square.copies, square.stored: size}
     actions, renamed, order = _shared(nest, square, sizes, capabilities, ids, parallel)
+    chunks = [a.size for a in actions if isinstance(a, Split) and a.range == number(square.across)]
+    height = _height((chunks or [bound(square.across)])[0], square.copies, itemsize, capabilities)
     order += [renamed[r] for r in nest.loops if r not in sizes]
-    inside: list[int] = []
-    for r, size in sizes.items():
-        block, place = next(ids), next(ids)
-        actions.append(Split(renamed[r], size, block, place, "bound"))
-        order.append(block)
-        inside.append(place)
-    for slot in slots:
-        down, along = next(ids), next(ids)
-        actions.append(StageInThread(slot, tuple(inside), (down, along), order=tuple(inside)))
-        loops: list[int] = []
-        for target, kind in ((along, "vector"), (down, "unroll")):
-            tiles, tile, rest, more, last = (next(ids) for _ in range(5))
-            actions += [
-                Split(target, square.lanes, tiles, tile, "peel", rest),
-                Bind(tile, kind),
-                Split(rest, square.lanes, more, last, "mask"),
-                Bind(last, kind),
-            ]
-            loops += [tiles, more]
-        order += loops
-    rows, loops = along_lines(inside[1], square.lanes, VECTORS, ids)
-    return [*actions, *rows, Order((*order, inside[0], *loops))]
+    rows, row, block, inner, down, along = (next(ids) for _ in range(6))
+    stored, line = renamed[square.stored], LINE // nest.store.src[2].dtype.itemsize
+    actions += [
+        Split(renamed[square.across], height, rows, row, "bound"),
+        Skew(stored, row, size, line, block, inner, tuple(slots), (down, along)),
+    ]
+    order += [block, rows]
+    lanes = min(MOST_LANES, capabilities.vector_bytes // max(slots.values()))
+    for target, kind, each in ((along, "vector", lanes), (down, "unroll", square.copies)):
+        tiles, tile, rest, more, last = (next(ids) for _ in range(5))
+        actions += [
+            Split(target, each, tiles, tile, "peel", rest),
+            Bind(tile, kind),
+            Split(rest, each, more, last, "mask"),
+            Bind(last, kind),
+        ]
+        order += [tiles, more]
+    lines, loops = along_lines(inner, capabilities.vector_bytes // itemsize, VECTORS, ids)
+    return [*actions, *lines, Order((*order, row, *loops))]
+
+
+def _height(total: int, copies: int, itemsize: int, capabilities: Capabilities) -> int:
+    """Rows of a block: about as many as are read at once, in pieces of one size, in half of the second cache."""
+    room = capabilities.cache_bytes[1] // 2 // (ALONG + LINE)
+    wanted = max(1, min(ACROSS // itemsize, room))
+    pieces = max(1, round(total / wanted))
+    return -(-total // pieces // copies) * copies
 
 
 def _shared(
@@ -216,4 +229,19 @@ def _chunk_size(nest: Nest, chosen: UOp, sizes: dict[UOp, int], capabilities: Ca
     step, total = sizes.get(chosen, 1), bound(chosen)
     if not is_static(chosen):
         return max(step, -(-total // chunks // step) * step)
-    return divisor_near(total, max(step, -(-total // chunks)), step)
+    return _balanced(total, max(1, total // chunks // step) * step, step, capabilities.threads)
+
+
+def _balanced(total: int, wanted: int, step: int, threads: int) -> int:
+    """A multiple of `step` near `wanted` in which chunks keep all threads busy to the end.
+
+    >>> _balanced(4097, 512, 16, 2), _balanced(1025, 128, 16, 2), _balanced(1000, 112, 16, 2)
+    (512, 128, 128)
+    """
+
+    def longest(size: int) -> tuple[int, int]:
+        whole, rest = divmod(total, size)
+        share = -(-whole // threads) * size + (rest if whole % threads == 0 else 0)
+        return share, abs(size - wanted)
+
+    return min(range(max(step, wanted // 2 // step * step), wanted + wanted // 2 + 1, step), key=longest)
