@@ -275,7 +275,7 @@ class IndexMaker(Maker):
         return UOp.const(node.dtype, node.value) if node.is_const else node
 
 
-ELSEWHERE = ("range_1", "reduce_0", "reduce_1", "bitcast_same", "bitcast_twice")
+ELSEWHERE = ("range_1", "end_1", "reduce_0", "reduce_1", "bitcast_same", "bitcast_twice")
 """Rules about ops that are no arithmetic on indices."""
 INDEX_GROUPS = [("index", "index"), ("algebra", "algebra"), ("algebra", "bools"), ("algebra", "constants")]
 
