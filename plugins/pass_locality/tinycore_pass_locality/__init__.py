@@ -14,13 +14,20 @@ from tinycore.schedule import Placement, ScheduleContext
 from tinycore.schedule.fuse import choose_stored
 from tinycore_pass_locality.kept import choose_kept
 from tinycore_pass_locality.layouts import choose_layouts
-from tinycore_pass_locality.pieces import split_by_image
+from tinycore_pass_locality.pieces import by_image, by_steps, split_sums
 
 
-def sum_images(placement: Placement, context: ScheduleContext) -> Placement:
-    """Sums over whole images in two steps. What is stored is chosen anew, so this comes before other choices."""
-    lane_bytes = lane_bytes_by(context)
-    roots = tuple(split_by_image(list(placement.roots), lambda node: lane_bytes(node) > 0))
+def share_sums(placement: Placement, context: ScheduleContext) -> Placement:
+    """Sums in two steps where that pays. What is stored is chosen anew, so this comes before other choices."""
+
+    def split(node: UOp, changed: UOp) -> UOp | None:
+        capabilities = context.capabilities_of(node)
+        if capabilities.workgroups or not capabilities.vector_bytes:
+            return None
+        images = by_image(changed)
+        return by_steps(changed, capabilities) if images is None else images
+
+    roots = tuple(split_sums(list(placement.roots), split))
     if roots == placement.roots:
         return placement
     return Placement(roots, frozenset(choose_stored(list(roots))))
