@@ -14,6 +14,7 @@ from typing import Any
 
 from tinycore.rules import syntax as s
 from tinycore.rules.expand import rewrite
+from tinycore_tools_rules.effort import solver_for
 
 _COMPARE = {
     "==": lambda a, b: a == b,
@@ -56,8 +57,7 @@ def implies(stronger: list[s.Expression], weaker: list[s.Expression]) -> bool:
     import z3
 
     encoder = _Encoder()
-    solver = z3.Solver()
-    solver.set("timeout", TIMEOUT_MS)
+    solver = solver_for(TIMEOUT_MS)
     solver.add(*[encoder.truth(condition) for condition in stronger])
     solver.add(z3.Not(z3.And([encoder.truth(condition) for condition in weaker])))
     return bool(solver.check() == z3.unsat)
@@ -70,8 +70,7 @@ def compatible(first: list[s.Expression], second: list[s.Expression]) -> bool:
     import z3
 
     encoder = _Encoder()
-    solver = z3.Solver()
-    solver.set("timeout", TIMEOUT_MS)
+    solver = solver_for(TIMEOUT_MS)
     solver.add(*[encoder.truth(condition) for condition in (*first, *second)])
     return bool(solver.check() != z3.unsat)
 

@@ -22,14 +22,13 @@ from tinycore.rules import syntax as s
 from tinycore.rules.expand import nodes_in
 from tinycore.rules.fold import fold
 from tinycore_tools_rules.contexts import contexts
+from tinycore_tools_rules.effort import solver_for
 from tinycore_tools_rules.sources import Table, Unit
 from tinycore_tools_rules.symbols import BitSymbol, IntSymbol, Path, Symbol, Truth, Unsupported, explore
 from tinycore_tools_rules.terms import Encoding, Terms, signless, sort_width, wrap
 from tinycore_tools_rules.typed import Impossible, Typed, leaves_of
 
 SYMBOLIC_MS, ENUMERATED_MS = 1200, 400
-STEPS_PER_MS = 8000
-"""z3 counts steps, so that its answers hardly depend on the machine and on what else runs there."""
 MATCHED_CHOICES, MAXIMUM_CHOICES = 28, 600
 ROUNDING_FLAGS = frozenset({"reassoc", "contract", "arcp"})
 """Fast-math flags of rules that may round differently: they are proved for real numbers."""
@@ -407,9 +406,7 @@ def _check(
     path: Path, leaves: SymbolicLeaves, terms: Terms, before: UOp, after: Any, timeout: int, unit: Unit
 ) -> Proof | None:
     """None when both sides are equal on this path."""
-    solver = z3.Solver()
-    solver.set("rlimit", timeout * STEPS_PER_MS)
-    solver.set("timeout", timeout * 3)  # a second limit: not all of its work is counted
+    solver = solver_for(timeout)
     solver.add(*path.conditions)
     problem = ""
     if isinstance(after, Exception):
@@ -434,17 +431,6 @@ def _check(
             "unknown", why="z3 does not answer in time" if answer == z3.unknown else "uninterpreted ops"
         )
     return Proof("different", 1, candidate=_candidate(solver.model(), leaves, problem))
-
-
-def milliseconds() -> int:
-    """What z3 has done so far in this process, in the time that it would usually take."""
-    solver = z3.Solver()
-    solver.check()
-    found = solver.statistics()
-    return (
-        next((int(found[k][1]) for k in range(len(found)) if found[k][0] == "rlimit count"), 0)
-        // STEPS_PER_MS
-    )
 
 
 def assumptions(unit: Unit, terms: Terms) -> Iterator[Any]:

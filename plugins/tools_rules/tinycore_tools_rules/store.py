@@ -26,8 +26,8 @@ from tinycore_tools_rules.sources import Unit
 from tinycore_tools_rules.verify import Result
 
 PARTS = (
-    "contexts ctext evaluate gradients judge paste prove rendered sample shapes sources symbols tensors terms typed "
-    "values verify"
+    "contexts ctext effort evaluate gradients judge paste prove rendered sample shapes sources symbols tensors "
+    "terms typed values verify"
 )
 """The modules of this package that a result depends on."""
 

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import z3
 
+from tinycore_tools_rules.effort import solver_for
+
 T = TypeVar("T")
 MAXIMUM_PATHS = 96
 FEASIBLE_MS = 300
@@ -27,8 +29,7 @@ class Path:
     """One run: the decisions that it has taken, and what they assume."""
 
     def __init__(self, assumptions: list[z3.BoolRef], prefix: list[bool]) -> None:
-        self.solver = z3.Solver()
-        self.solver.set("timeout", FEASIBLE_MS)
+        self.solver = solver_for(FEASIBLE_MS)
         self.prefix = prefix
         self.taken: list[bool] = []
         self.conditions: list[z3.BoolRef] = []

@@ -23,8 +23,9 @@ from tinycore.ir.dtypes import DType
 from tinycore.ir.ops import ops
 from tinycore.rules import syntax as s
 from tinycore_tools_rules.contexts import contexts
+from tinycore_tools_rules.effort import milliseconds
 from tinycore_tools_rules.judge import approximation
-from tinycore_tools_rules.prove import ROUNDING_FLAGS, Candidate, Habit, milliseconds, prove, symbolic_table
+from tinycore_tools_rules.prove import ROUNDING_FLAGS, Candidate, Habit, prove, symbolic_table
 from tinycore_tools_rules.sample import Tested, exhaust, exhaust_in_pieces, sample, try_instance
 from tinycore_tools_rules.sources import Table, Unit
 from tinycore_tools_rules.symbols import Unsupported
