@@ -22,7 +22,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packaging")]
 
-INSTALLED = ("tinycore", "tinycore-codegen-llvm", "tinycore-frontend-tensor", "tinycore-backend-cpu")
+INSTALLED = (
+    "tinycore",
+    "tinycore-codegen-llvm",
+    "tinycore-frontend-tensor",
+    "tinycore-pass-locality",
+    "tinycore-pass-tile",
+    "tinycore-backend-cpu",
+)
 
 EXPRESSION = """
 from tinycore import Tensor
@@ -161,6 +168,8 @@ def test_the_plugins_are_discovered_and_an_expression_runs(installation):
         "backend-cpu": "ok",
         "codegen-llvm": "ok",
         "frontend-tensor": "ok",
+        "pass-locality": "ok",
+        "pass-tile": "ok",
     }
     done = installation.run(EXPRESSION, DEV="CPU")
     assert (done.returncode, done.stdout.strip()) == (0, "17.0"), done.stderr

@@ -21,7 +21,6 @@ __version__ = "0.1.0"
 _CORE = {
     "override": "tinycore.config",
     "extra_rules": "tinycore.rules",
-    "explain": "tinycore.runtime.explain",
 }
 """Functions of the core itself, and the module of each."""
 

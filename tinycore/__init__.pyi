@@ -6,10 +6,10 @@ from tinycore_frontend_tensor import Variable as Variable
 from tinycore_frontend_tensor import dtypes as dtypes
 from tinycore_frontend_tensor import jit as jit
 from tinycore_frontend_tensor import nn as nn
+from tinycore_tools_explain import explain as explain
 
 from tinycore.config import override as override
 from tinycore.rules import extra_rules as extra_rules
-from tinycore.runtime.explain import explain as explain
 
 __version__: str
 

@@ -106,6 +106,7 @@ def test_enable_says_when_the_environment_still_forbids_it(site, capsys):
     ("words", "message"),
     [
         (("plguins",), "did you mean 'plugins'?"),
+        (("explain", "1"), "pip install tinycore-tools-explain"),
         (("plugins", "info", "smi"), "did you mean 'sim'?"),
         (("plugins", "disable", "nothing-like-it"), "tinycore plugins list"),
         (("plugins",), "required"),

@@ -33,11 +33,6 @@ COMMANDS: Final = {
     ),
     "devices": Command("tinycore.cli.devices", "which devices there are, and which open", "tinycore devices"),
     "doctor": Command("tinycore.cli.doctor", "look for whatever is wrong on this machine", "tinycore doctor"),
-    "explain": Command(
-        "tinycore.cli.explain",
-        "show every stage of an expression's way to code, and which rules made it so",
-        "tinycore explain 'Tensor([1.0, 2.0]).exp().sum()'",
-    ),
     "compile": Command(
         "tinycore.cli.compile",
         "compile for a target with no such device present",
@@ -47,6 +42,14 @@ COMMANDS: Final = {
         "tinycore.cli.completion", "print a completion script for your shell", "tinycore completion bash"
     ),
 }
+
+
+ELSEWHERE: Final = {
+    "explain": "tinycore-tools-explain",
+    "rules": "tinycore-tools-rules",
+    "search": "tinycore-pass-search",
+}
+"""Commands that people expect, and the distribution that brings them."""
 
 
 class UsageError(TinycoreError):
@@ -82,6 +85,8 @@ def build_parser(chosen: str | None) -> argparse.ArgumentParser:
         _add_plugin_commands(subparsers)
         if chosen is not None and chosen not in subparsers.choices:
             hint = did_you_mean(chosen, subparsers.choices) or "tinycore --help lists all commands"
+            if chosen in ELSEWHERE:
+                hint = f"pip install {ELSEWHERE[chosen]}"
             raise UsageError(f"there is no command {chosen!r}", hint=hint)
     return parser
 

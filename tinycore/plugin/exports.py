@@ -7,7 +7,10 @@ from typing import Any, Final, NoReturn
 from tinycore.errors import PluginError, did_you_mean
 from tinycore.plugin.registry import installed
 
-USUAL: Final = dict.fromkeys(("Tensor", "nn", "dtypes", "Device", "jit"), "tinycore-frontend-tensor")
+USUAL: Final = {
+    **dict.fromkeys(("Tensor", "nn", "dtypes", "Device", "jit", "Variable"), "tinycore-frontend-tensor"),
+    "explain": "tinycore-tools-explain",
+}
 """Names that people expect, and the distribution that brings them."""
 
 

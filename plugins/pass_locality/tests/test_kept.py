@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tinycore_tools_explain import describe
 
 from tinycore import Tensor
 from tinycore.ir import Capabilities, ops
 from tinycore.runtime.joined import schedule_doors
 from tinycore.runtime.report import collect
 from tinycore.schedule import make_schedule, number_buffers
-from tinycore.schedule.reasons import describe
 
 RANDOM = np.random.default_rng(0)
 

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compile the expression and print the rewrites."""
-    from tinycore.runtime.explain import explain
+    from tinycore_tools_explain import explain
 
     changes: dict[str, Any] = {"device": arguments.device.upper()} if arguments.device else {}
     with override(**changes), with_rules(arguments.rules):

@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from tinycore_tools_explain import to_data
+from tinycore_tools_explain.text import View, report
 
 import tinycore
 from tinycore import Tensor
@@ -13,8 +15,6 @@ from tinycore.errors import TinycoreError
 from tinycore.ir import ops
 from tinycore.runtime.compiler import forget_loaded
 from tinycore.runtime.devices import default_device
-from tinycore.runtime.explain import to_data
-from tinycore.runtime.explain_text import View, report
 from tinycore.runtime.reference import REFERENCE
 
 compiles = pytest.mark.skipif(default_device() == REFERENCE, reason="no device compiles here")

@@ -22,7 +22,7 @@ from tinycore.runtime.joined import joined, schedule_doors
 from tinycore.runtime.reference import ReferenceDevice
 from tinycore.runtime.report import KernelTime, collect
 from tinycore.schedule import CopyStep, KernelStep, Schedule, make_schedule, number_buffers
-from tinycore.schedule.reasons import describe, reasons
+from tinycore_tools_explain.reasons import describe, reasons
 
 if TYPE_CHECKING:
     from tinycore.codegen.program import Program
@@ -108,7 +108,7 @@ class Explanation:
     notes: tuple[str, ...] = field(default=())
 
     def __str__(self) -> str:
-        from tinycore.runtime.explain_text import report
+        from tinycore_tools_explain.text import report
 
         return report(self)
 

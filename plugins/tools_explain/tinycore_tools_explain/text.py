@@ -10,9 +10,9 @@ from tinycore.errors import TinycoreError, did_you_mean
 from tinycore.ir import UOp
 from tinycore.ir.text import print_graph
 from tinycore.rules.tracing import show
-from tinycore.runtime.explain import Explanation, Kernel, Stage, copies
 from tinycore.runtime.report import show_bytes
 from tinycore.schedule import nbytes
+from tinycore_tools_explain.explain import Explanation, Kernel, Stage, copies
 
 RULES_SHOWN = 6
 """Rules of one pass that are listed; `trace` shows every rewrite."""

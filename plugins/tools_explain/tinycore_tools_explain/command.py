@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from tinycore.cli import UsageError
 from tinycore.cli.expression import add_rules_argument, evaluate, with_rules
 from tinycore.cli.output import print_json
+
+
+def add_command(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Add `explain` to the command line."""
+    example = "tinycore explain 'Tensor([1.0, 2.0]).exp().sum()'"
+    parser = subparsers.add_parser(
+        "explain",
+        help="show every stage of an expression's way to code, and which rules made it so",
+        description="Show every stage of an expression's way to code, and which rules made it so.",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    parser.set_defaults(run=run)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     from tinycore.config import config, override
     from tinycore.errors import TinycoreError
     from tinycore.runtime.devices import default_device, get_device
-    from tinycore.runtime.explain import explain, to_data
-    from tinycore.runtime.explain_text import View, choose, report
+    from tinycore_tools_explain.explain import explain, to_data
+    from tinycore_tools_explain.text import View, choose, report
 
     wanted = arguments.device.upper() if arguments.device else config().device
     with override(device=wanted), with_rules(arguments.rules):
