@@ -121,6 +121,8 @@ class Chooser:
         simple = r.arg[1] == "ordered" or any(r in other.src[0].ranges for _, other in candidates)
         tails = ["bound", "mask"] if simple else ["bound", "peel", "peel mask", "mask"]
         size = self.draw(st.sampled_from([1, 2, 3, 4, 5, 8, 16]))
+        if self.repeatable(r, size):
+            tails.append("overlap")
         outer, inner, rest = self.fresh(), self.fresh(), self.fresh()
         tail = self.draw(st.sampled_from(tails))
         self.do(Split(number, size, outer, inner, tail, rest))
@@ -128,6 +130,18 @@ class Chooser:
         if number in self.in_order:
             place = self.in_order.index(number)
             self.in_order[place : place + 1] = [outer, inner]
+
+    def repeatable(self, r, size):
+        """Whether iterations of a range may run twice."""
+        order = self.kernel.toposort()
+        written = {n.src[0] for n in order if n.op is ops.STORE}
+        bounds = {other.src[0] for other in order if other.op is ops.RANGE}
+        return (
+            r.arg[1] == "loop"
+            and r.src[0].vmin >= size
+            and not any(r in bound.ranges for bound in bounds)
+            and not any(n.op is ops.LOAD and n.src[0] in written for n in order)
+        )
 
     def bind(self):
         kind = self.draw(st.sampled_from(["vector", "unroll", "unroll", "global"]))
@@ -311,8 +325,13 @@ def test_actions_stay_in_the_kernel():
     assert apply(indexed(kernel_of(x(16) + 1)), actions).arg == actions
 
 
-@pytest.mark.parametrize("tail", ["bound", "peel", "peel mask", "mask"])
-@pytest.mark.parametrize("size", [3, 4, 19, 40])
+TAILS = ["bound", "peel", "peel mask", "mask", "overlap"]
+
+
+@pytest.mark.parametrize(
+    ("tail", "size"),
+    [(tail, size) for tail in TAILS for size in (3, 4, 19, 40) if tail != "overlap" or size <= 19],
+)
 def test_split(tail, size):
     program = tiled(x(19) + 1, Split(0, size, 7, 8, tail, 9))
     bodies = 2 if tail.startswith("peel") and size < 19 else 1
@@ -416,6 +435,28 @@ def test_bounds_of_peeled_and_unrolled_ranges():
         apply(bound, [Split(7, 2, 10, 11, "peel", 12)])
     with pytest.raises(CompileError, match="unrolled"):
         program_of(kernel_of(x(19) + 1), apply(bound, [Bind(7, "unroll")]), LANES)
+
+
+def test_overlapping_tiles_are_whole():
+    program = tiled(x(19) + 1, Split(0, 8, 7, 8, "overlap"), Bind(8, "vector"))
+    assert lanes_of(program) == {(8,)}
+    (store,) = [n for n in program.linear.src if n.op is ops.STORE]
+    assert store.src[3].is_const  # no mask
+
+
+@pytest.mark.parametrize(
+    ("root", "number"),
+    [
+        (lambda: total(x(4, 19), 1), 1),  # a sum would have elements twice
+        (lambda: x(7) + 1, 0),  # shorter than a tile
+        (lambda: x(N) + 1, 0),
+        (lambda: assign(x(19), x(19) * 2 + 1), 0),  # what is read may have been written already
+    ],
+)
+def test_tiles_that_must_not_overlap(root, number):
+    kernel = indexed(kernel_of(root()))
+    with pytest.raises(CompileError, match="overlap"):
+        apply(kernel, [Split(number, 8, 7, 8, "overlap")])
 
 
 # --- work-groups --------------------------------------------------------------------------------------------

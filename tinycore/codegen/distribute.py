@@ -6,6 +6,7 @@ be tiled by itself, in the loop over `i`, too.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from tinycore.errors import CompileError
@@ -15,10 +16,12 @@ from tinycore.ir import UOp, dtypes, ops
 @dataclass(frozen=True, slots=True)
 class Distribute:
     """What is kept in memory of the thread for one iteration of `range` is kept for all of them; `copies` are
-    the loops that fill it, one for each kept value, in the order in which they are computed."""
+    the loops that fill it, one for each kept value, in the order in which they are computed. `pitches` say how
+    many elements lie between their rows, where that is more than they have."""
 
     range: int
     copies: tuple[int, ...]
+    pitches: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         copies = ", ".join(f"r{number}" for number in self.copies)
@@ -46,14 +49,16 @@ def distribute(kernel: UOp, action: Distribute) -> UOp:
     if len(kept) != len(action.copies):
         raise CompileError(f"r{action.range} has {len(kept)} kept values, not {len(action.copies)}")
     copies = dict(zip(kept, action.copies, strict=True))
+    wanted = itertools.chain(action.pitches, itertools.repeat(0))
+    pitches = {node: max(_size(node), pitch) for node, pitch in zip(kept, wanted, strict=False)}
     memo: dict[UOp, UOp] = {}
     for node in order:
         src = tuple([memo[operand] for operand in node.src])
         if node in copies:
             copy = loop.replace(arg=(copies[node], "loop"))
-            memo[node] = _filled(node, src, loop, copy)
+            memo[node] = _filled(node, src, loop, copy, pitches[node])
         elif node.op is ops.LOAD and node.src[0] in copies:
-            memo[node] = node.replace(src=(src[0], _moved(src[1], node.src[0], loop), src[2]))
+            memo[node] = node.replace(src=(src[0], _moved(src[1], pitches[node.src[0]], loop), src[2]))
         else:
             memo[node] = node if src == node.src else node.replace(src=src)
     return memo[kernel]
@@ -63,20 +68,20 @@ def _size(after: UOp) -> int:
     return int(after.src[0].arg[2][0])
 
 
-def _moved(index: UOp, after: UOp, loop: UOp) -> UOp:
+def _moved(index: UOp, pitch: int, loop: UOp) -> UOp:
     """A place in the row of one iteration."""
-    row = loop if _size(after) == 1 else loop * _size(after)
+    row = loop if pitch == 1 else loop * pitch
     return row + index
 
 
-def _filled(after: UOp, src: tuple[UOp, ...], loop: UOp, copy: UOp) -> UOp:
+def _filled(after: UOp, src: tuple[UOp, ...], loop: UOp, copy: UOp, pitch: int) -> UOp:
     """The rows of all iterations, filled by a loop of their own."""
     scope, number, _ = after.src[0].arg
-    scratch = after.src[0].replace(arg=(scope, number, (loop.src[0].vmax * _size(after),)))
+    scratch = after.src[0].replace(arg=(scope, number, (loop.src[0].vmax * pitch,)))
     statements = []
     for statement in src[1:]:
         store, loops = (statement.src[0], statement.src[1:]) if statement.op is ops.END else (statement, ())
         _, index, value, gate = store.src
-        store = store.replace(src=(scratch, _moved(index, after, loop), value, gate)).substitute({loop: copy})
+        store = store.replace(src=(scratch, _moved(index, pitch, loop), value, gate)).substitute({loop: copy})
         statements.append(UOp(ops.END, dtypes.void, (store, copy, *loops)))
     return after.replace(src=(scratch, *statements))

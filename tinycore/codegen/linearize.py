@@ -154,6 +154,25 @@ class _Linearizer:
         self._resume(kept)
         return result
 
+    def _statements(self, after: UOp) -> tuple[UOp, ...]:
+        """What memory waits for. The bodies that one loop was peeled into share the loops around it, and what is
+        computed there: the sum of a row, say."""
+        several = after.src[1:]
+        depths = {self._home(statement.ranges) for statement in several}
+        inside = [node for statement in several for node in statement.toposort() if node.op is ops.LOAD]
+        ends = all(statement.op is ops.END for statement in several)
+        if len(several) < 2 or not ends or len(depths) > 1 or not self.changing.isdisjoint(inside):
+            return tuple([self._statement(statement) for statement in several])
+        (depth,) = depths
+        kept = self._suspend(depth)
+        results = []
+        for statement in several:
+            self._nest(loops_among(statement.src[1:]), depth)
+            results.append(self._store(statement.src[0]))
+        self._close_to(depth)
+        self._resume(kept)
+        return tuple(results)
+
     def _suspend(self, depth: int) -> list[Block]:
         """Set aside the loops inside `depth`, so that a sibling loop can be written before them."""
         kept = self.path[depth + 1 :]
@@ -171,14 +190,14 @@ class _Linearizer:
             self.range_depth[block.kernel_range] = len(self.path) - 1
         self.homes.clear()
 
-    def _nest(self, loops: Sequence[UOp]) -> None:
-        """Open exactly these loops, keeping those outer ones that are open already."""
+    def _nest(self, loops: Sequence[UOp], depth: int = 0) -> None:
+        """Open exactly these loops inside `depth`, keeping those outer ones that are open already."""
         shared = 0
-        while shared < min(len(loops), len(self.path) - 1) and (
-            self.path[shared + 1].kernel_range is loops[shared]
+        while shared < min(len(loops), len(self.path) - 1 - depth) and (
+            self.path[depth + shared + 1].kernel_range is loops[shared]
         ):
             shared += 1
-        self._close_to(shared)
+        self._close_to(depth + shared)
         self._enter(loops[shared:])
 
     def _root(self, statements: tuple[UOp, ...]) -> None:
@@ -313,8 +332,7 @@ class _Linearizer:
         if op is ops.SCRATCH:
             return self._place(node, 0)
         if op is ops.AFTER:
-            statements = tuple([self._statement(s) for s in node.src[1:]])
-            after = UOp(op, node.dtype, (self._value(node.src[0], environment), *statements))
+            after = UOp(op, node.dtype, (self._value(node.src[0], environment), *self._statements(node)))
             return self._place(after, self._home(node.ranges))
         if node.dtype is dtypes.index and op in _AFFINE and not self._split(node).whole:
             base, lanes = self._affine_value(node, environment)

@@ -9,6 +9,7 @@ split r0 by 16 -> r7, r8 (peel)
 What becomes of a rest that `size` does not divide is said by `tail`:
 
 - ``bound``: the inner range ends early, its bound is ``min(size, N - outer * size)``;
+- ``overlap``: the last tile begins earlier, so that it is whole, too: some iterations run twice, with the same results;
 - ``peel``: the whole tiles, then a second body for the rest, its inner range as long as the rest;
 - ``peel mask``: a second body of full size in which what lies outside is masked;
 - ``mask``: one body, masked everywhere.
@@ -40,7 +41,7 @@ from tinycore.errors import CompileError
 from tinycore.ir import UOp, dtypes, ops, toposort
 from tinycore.ir.monoids import identity
 
-Tail = Literal["bound", "peel", "peel mask", "mask"]
+Tail = Literal["bound", "overlap", "peel", "peel mask", "mask"]
 ZERO = UOp.const(dtypes.index, 0)
 
 
@@ -278,15 +279,32 @@ def _split(kernel: UOp, action: Split) -> UOp:
             UOp(ops.FLOORMOD, dtypes.index, (old, size)): inner,
         }
         return _everywhere(kernel, old, joined, (outer, inner), None if whole else joined < bound, parts)
-    if action.tail == "bound":
+    if action.tail in ("bound", "overlap"):
         count = (
             -(-int(bound.arg[0]) // action.size) if bound.is_const else (bound + (action.size - 1)) // size
         )
         outer = _make(action.outer, count, kind)
+        if action.tail == "overlap":
+            _check_repeatable(kernel, action, old)
+            start = UOp(ops.MIN, dtypes.index, (outer * size, bound - size))
+            return _everywhere(kernel, old, _join(start, UOp.const(dtypes.index, 1), inner), (outer, inner))
         rest = UOp(ops.MIN, dtypes.index, (bound - outer * size, size))
         inner = _make(action.inner, rest, kind)
         return _everywhere(kernel, old, _join(outer, size, inner), (outer, inner))
     return _peel(kernel, action, old, size, inner)
+
+
+def _check_repeatable(kernel: UOp, action: Split, old: UOp) -> None:
+    """Raises CompileError where running an iteration twice is not the same as running it once."""
+    if old.src[0].vmin < action.size or any(
+        old in other.src[0].ranges for other in ranges_of(kernel).values()
+    ):
+        raise CompileError(f"the tiles of r{action.range} cannot overlap: it may be shorter than one")
+    order = kernel.toposort()
+    reduced = any(node.op is ops.REDUCE and old in node.src[1:] for node in order)
+    written = {node.src[0] for node in order if node.op is ops.STORE and node.src[0].op is ops.PARAM}
+    if reduced or any(node.op is ops.LOAD and node.src[0] in written for node in order):
+        raise CompileError(f"the tiles of r{action.range} cannot overlap: an iteration may run once only")
 
 
 def _join(outer: UOp, size: UOp, inner: UOp) -> UOp:

@@ -96,6 +96,21 @@ def test_rows_are_distributed_and_every_statement_has_lanes():
     assert {node.src[0].op for node in stores} == {ops.PARAM, ops.SCRATCH}
 
 
+def test_blocks_are_whole_and_rows_begin_with_a_vector():
+    kernel = next(kernel for kernel in kernels_of("blocks and a rest"))
+    actions = tiled(kernel, LANES).arg
+    assert any("overlap" in str(action) for action in actions)
+    assert {pitch for action in actions if "distribute" in str(action) for pitch in action.pitches} == {80}
+
+
+def test_what_a_row_is_reduced_to_is_computed_once_for_all_bodies():
+    (kernel,) = kernels_of("odd")  # 41 keys: two vectors, and a body for the rest
+    program = lowered(kernel, LANES).linear.src
+    assert (
+        sum(node.op is ops.LANE_REDUCE for node in program) == 2
+    )  # both of one maximum: vectors, and a rest
+
+
 def test_batches_are_shared_by_threads():
     (kernel,) = kernels_of("many batches")
     assert lowered(kernel, LANES).grid

@@ -18,6 +18,12 @@ from tinycore_pass_tile.analysis import Nest, bound, divisor_near, is_static, ne
 
 ROWS = 64
 """Rows of a block: enough for register tiles and for operands to be read again out of a cache."""
+TILE = 4
+"""Rows that register tiles are multiples of."""
+OVERHEAD = 2
+"""What a block costs beside its rows, in rows."""
+SETS = 1 << 11
+"""Rows so many bytes apart, or a multiple, crowd into few sets of the first cache."""
 SERIAL_WORK = 1 << 14
 CHUNKS_PER_THREAD = 4
 LEAST_CACHE = 1 << 18
@@ -39,9 +45,11 @@ def choose_kept(kernel: UOp, capabilities: Capabilities, ids: Iterator[int], cho
     if rows is not None and bound(rows) > 1:
         size = _block(kept, rows, capabilities)
         block, inner = next(ids), next(ids)
-        actions.append(Split(number(rows), size, block, inner, "bound"))
+        whole = is_repeatable(kernel) and bound(rows) > size
+        actions.append(Split(number(rows), size, block, inner, "overlap" if whole else "bound"))
         dependent = [after for after in kept if rows in after.ranges]
-        actions.append(Distribute(inner, tuple([next(ids) for _ in dependent])))
+        pitches = tuple([_pitch(after, capabilities) for after in dependent])
+        actions.append(Distribute(inner, tuple([next(ids) for _ in dependent]), pitches))
         if bound(rows) > size:
             sizes[block] = -(-bound(rows) // size)
     many = capabilities.threads > 1 and nest_of(kernel.src[0]).work >= SERIAL_WORK
@@ -79,10 +87,31 @@ def _block(kept: list[UOp], rows: UOp, capabilities: Capabilities) -> int:
     room = max(caches[1] if len(caches) > 1 else LEAST_CACHE, LEAST_CACHE) // 2
     row = sum(int(after.src[0].arg[2][0]) * after.dtype.itemsize for after in kept)
     most = max(1, min(ROWS, room // max(1, row)))
-    if bound(rows) <= most:
-        return bound(rows)
-    dividing = [size for size in range(max(1, most // 2), most + 1) if bound(rows) % size == 0]
-    return max(dividing, default=most)
+    total = bound(rows)
+    if total <= most:
+        return total
+
+    def cost(size: int) -> tuple[int, bool, int]:
+        blocks = -(-total // size)
+        return blocks * (-(-size // TILE) * TILE + OVERHEAD), total % size != 0, blocks
+
+    return min(range(max(1, most // 2), most + 1), key=cost)
+
+
+def _pitch(after: UOp, capabilities: Capabilities) -> int:
+    """Elements from row to row: every row begins with a vector, and neighbours share no sets of the first cache."""
+    lanes = max(1, capabilities.vector_bytes // after.dtype.itemsize)
+    size = int(after.src[0].arg[2][0])
+    if size < lanes:
+        return size
+    vectors = -(-size // lanes)
+    return lanes * (vectors + (vectors * capabilities.vector_bytes % SETS == 0))
+
+
+def is_repeatable(kernel: UOp) -> bool:
+    """Whether iterations may run twice: nothing is read that the kernel writes."""
+    written = {statement.src[0] for statement in kernel.src}
+    return not any(node.op is ops.LOAD and node.src[0] in written for node in kernel.toposort())
 
 
 def _grid(plan: list[Action], sizes: dict[int, int], ids: Iterator[int], wanted: int) -> list[int]:

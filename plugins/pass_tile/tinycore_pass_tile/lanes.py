@@ -134,6 +134,8 @@ def _row_ranges(nest: Nest, vector: UOp | None) -> list[UOp]:
         if candidate is vector or not is_static(candidate) or bound(candidate) < 2:
             continue
         for reduction, _ in nest.reductions:
+            if vector is not None and vector not in reduction.ranges:
+                continue  # done once a row: a tile of rows and vectors would repeat it for every tile of vectors
             loads = nest.within(reduction)
             strides = [access.stride(candidate) for access in loads]
             if candidate in reduction.ranges and 0 in strides and any(s != 0 for s in strides):
@@ -186,7 +188,7 @@ def _row_size(total: int, most: int) -> int:
     """How many rows a tile has: all of a few, else a divisor that is not much smaller than the most."""
     if total <= most:
         return total
-    fitting = [size for size in range(max(2, most // 2), most + 1) if total % size == 0]
+    fitting = [size for size in range(max(2, most - 2), most + 1) if total % size == 0]
     return max(fitting) if fitting else max(2, min(most, 8))
 
 
@@ -269,9 +271,8 @@ def _reduction(
         return
     if vector is not None and vector in reduction.ranges:
         innermost = ranges[-1]
-        if tile.contraction and is_static(innermost) and bound(innermost) % 4 == 0 and bound(innermost) > 4:
-            outer, inner = next(plan.ids), next(plan.ids)
-            plan.actions += [Split(number(innermost), 4, outer, inner, "mask"), Bind(inner, "unroll")]
+        if tile.contraction and is_static(innermost) and bound(innermost) > 4:
+            _unroll_steps(plan, innermost)
         return
     loads = nest.within(reduction)
     best = max(ranges, key=lambda r: _score(loads, r) * min(1.0, bound(r) / lanes))
@@ -283,12 +284,17 @@ def _reduction(
             vectors //= 2
         _vectorize(plan, number(best), best, lanes, vectors, exact=True)
     elif not tile.rows and is_static(ranges[-1]) and bound(ranges[-1]) >= 8:
-        outer, inner, rest = next(plan.ids), next(plan.ids), next(plan.ids)
-        plan.actions += [
-            Split(number(ranges[-1]), 4, outer, inner, "peel", rest),
-            Bind(inner, "unroll"),
-            Bind(rest, "unroll"),
-        ]
+        _unroll_steps(plan, ranges[-1])
+
+
+def _unroll_steps(plan: _Plan, node: UOp) -> None:
+    """Write out four steps of a reduction, and those that are left over."""
+    outer, inner, rest = next(plan.ids), next(plan.ids), next(plan.ids)
+    plan.actions += [
+        Split(number(node), 4, outer, inner, "peel", rest),
+        Bind(inner, "unroll"),
+        Bind(rest, "unroll"),
+    ]
 
 
 def _order(
