@@ -15,6 +15,7 @@ from tinycore.schedule.fuse import choose_stored
 from tinycore_pass_locality.kept import choose_kept
 from tinycore_pass_locality.layouts import choose_layouts
 from tinycore_pass_locality.pieces import by_image, by_steps, split_sums
+from tinycore_pass_locality.weights import divide_sums
 
 
 def share_sums(placement: Placement, context: ScheduleContext) -> Placement:
@@ -37,7 +38,8 @@ def keep_rows(placement: Placement, context: ScheduleContext) -> Placement:
     """Stored values whose only user can compute them row by row are kept by its kernel."""
     special = placement.remembered | placement.layouts.keys() | placement.kept.keys()
     kept = choose_kept(placement.roots, placement.stored, special, lane_bytes_by(context))
-    return replace(placement, stored=placement.stored - kept.keys(), kept={**placement.kept, **kept})
+    kept_now = {**placement.kept, **kept}
+    return divide_sums(replace(placement, stored=placement.stored - kept.keys(), kept=kept_now))
 
 
 def lay_out(placement: Placement, context: ScheduleContext) -> Placement:
