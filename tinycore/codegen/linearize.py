@@ -21,6 +21,7 @@ from tinycore.codegen.nest import (
     GRID_KINDS,
     Block,
     Environment,
+    bodies_of,
     changing_loads,
     combinations,
     combined,
@@ -135,43 +136,25 @@ class _Linearizer:
 
     # --- statements ---------------------------------------------------------------------------------------
 
-    def _statement(self, node: UOp) -> UOp:
-        """A statement that a value waits for: STORE, END(STORE, ranges) or BARRIER(statement).
-
-        It is written where its own ranges say, before the loop that is being built.
-        """
-        depth = self._home(node.ranges)
-        if node.op is ops.BARRIER:
-            stores = tuple([self._statement(statement) for statement in node.src])
+    def _statements(self, bodies: Sequence[UOp]) -> list[UOp]:
+        """Statements that a value waits for: STORE, END(STORE, ranges) or BARRIER(statement). Where their own
+        ranges say, before the loop that is being built; in one another's loops where those are the same."""
+        depth = self._home(bodies[0].ranges)
+        if bodies[0].op is ops.BARRIER:
+            stores = tuple(self._statements(bodies[0].src))
             self.path[depth].barrier = depth > 0
-            return self._place(UOp(ops.BARRIER, dtypes.void, stores), depth)
-        if node.op not in (ops.STORE, ops.END):
-            raise CompileError(f"{node.op.name} is not a statement of a kernel", where=repr(node))
-        kept = self._suspend(depth)
-        self._enter(loops_among(node.src[1:]) if node.op is ops.END else ())
-        result = self._emit(self._pieces(node.src[0] if node.op is ops.END else node))
-        self._close_to(depth)
-        self._resume(kept)
-        return result
-
-    def _statements(self, after: UOp) -> tuple[UOp, ...]:
-        """What memory waits for. The bodies that one loop was peeled into share the loops around it, and what is
-        computed there: the sum of a row, say."""
-        several = after.src[1:]
-        depths = {self._home(statement.ranges) for statement in several}
-        inside = [node for statement in several for node in statement.toposort() if node.op is ops.LOAD]
-        ends = all(statement.op is ops.END for statement in several)
-        if len(several) < 2 or not ends or len(depths) > 1 or not self.changing.isdisjoint(inside):
-            return tuple([self._statement(statement) for statement in several])
-        (depth,) = depths
+            return [self._place(UOp(ops.BARRIER, dtypes.void, stores), depth)]
         kept = self._suspend(depth)
         results = []
-        for statement in several:
-            self._nest(loops_among(statement.src[1:]), depth)
-            results.append(self._store(statement.src[0]))
+        for node in bodies:
+            store, loops = (node.src[0], node.src[1:]) if node.op is ops.END else (node, ())
+            if store.op is not ops.STORE:
+                raise CompileError(f"{store.op.name} is not a statement of a kernel", where=repr(store))
+            self._nest(loops_among(loops), depth)
+            results.append(self._emit(self._pieces(store)))
         self._close_to(depth)
         self._resume(kept)
-        return tuple(results)
+        return results
 
     def _suspend(self, depth: int) -> list[Block]:
         """Set aside the loops inside `depth`, so that a sibling loop can be written before them."""
@@ -239,13 +222,14 @@ class _Linearizer:
 
     def _emit(self, pieces: Sequence[tuple[UOp, ...]]) -> UOp:
         """Stores at the end of the innermost open loop; answers the last one."""
-        block, depth = self.path[-1], len(self.path) - 1
-        for piece in pieces:
-            statement = UOp(ops.STORE, dtypes.void, piece)
-            block.items.append(statement)
-            block.placed.add(statement)
-            self.depth[statement] = depth
-        return statement
+        return [self._append(UOp(ops.STORE, dtypes.void, piece)) for piece in pieces][-1]
+
+    def _append(self, node: UOp) -> UOp:
+        """List a node at the end of the innermost open loop, even if it is listed there already."""
+        self.path[-1].items.append(node)
+        self.path[-1].placed.add(node)
+        self.depth[node] = len(self.path) - 1
+        return node
 
     def _store_operands(self, node: UOp, environment: Environment, value: UOp) -> tuple[UOp, ...]:
         buffer = self._value(node.src[0], environment)
@@ -332,7 +316,8 @@ class _Linearizer:
         if op is ops.SCRATCH:
             return self._place(node, 0)
         if op is ops.AFTER:
-            after = UOp(op, node.dtype, (self._value(node.src[0], environment), *self._statements(node)))
+            statements = itertools.chain.from_iterable(map(self._statements, bodies_of(node, self.changing)))
+            after = UOp(op, node.dtype, (self._value(node.src[0], environment), *statements))
             return self._place(after, self._home(node.ranges))
         if node.dtype is dtypes.index and op in _AFFINE and not self._split(node).whole:
             base, lanes = self._affine_value(node, environment)
@@ -451,11 +436,7 @@ class _Linearizer:
             gate = self._splat(gate, lanes if lanes > 1 else int(position.shape[0]))  # type: ignore[arg-type]
         load = UOp(ops.LOAD, node.dtype, (buffer, position, gate), lanes)
         if node in self.changing:
-            depth = len(self.path) - 1
-            self.path[depth].items.append(load)
-            self.path[depth].placed.add(load)
-            self.depth[load] = depth
-            return load
+            return self._append(load)
         return self._place(load)
 
     # --- reductions ---------------------------------------------------------------------------------------

@@ -63,6 +63,18 @@ def changing_loads(order: Iterable[UOp]) -> frozenset[UOp]:
     return frozenset(found)
 
 
+def bodies_of(after: UOp, changing: frozenset[UOp]) -> list[tuple[UOp, ...]]:
+    """What memory waits for, those statements together that may share loops: the bodies that a loop was peeled
+    into, which then share what is computed for all of them (the sum of a row, say)."""
+    statements = after.src[1:]
+    alike = len({statement.ranges for statement in statements if statement.op is ops.END}) == 1
+    if alike and all(statement.op is ops.END for statement in statements):
+        loads = {node for each in statements for node in each.toposort() if node.op is ops.LOAD}
+        if changing.isdisjoint(loads):  # one body does not see what another one wrote
+            return [statements]
+    return [(statement,) for statement in statements]
+
+
 def constant_bound(node: UOp) -> int:
     """The bound of a range that becomes lanes. Raises CompileError when it is not a constant."""
     if not node.is_const:

@@ -20,9 +20,7 @@ def tensor(*shape, dtype=np.float32):
 def steps_of(*tensors):
     numbered, _ = number_buffers([each.uop for each in tensors])
     wide = Capabilities(vector_bytes=64)
-    return make_schedule(
-        numbered, "X", schedule_doors(), capabilities=lambda device: wide, remember=False
-    ).steps
+    return make_schedule(numbered, "X", schedule_doors(), capabilities=lambda device: wide).steps
 
 
 def kept_ops(*tensors):
