@@ -125,6 +125,34 @@ def test_reductions_of_different_lengths_have_kernels_of_their_own():
     assert kernels((x - maximum) * expand(total(x * 2.0, 1), 4, 5)) == 1
 
 
+def test_short_reductions_to_one_result_stay_together():
+    x, y = node((50,)), node((7, 9), identity=2)
+    assert kernels(total(x, 0) + total(reshape(y, 63), 0)) == 1
+    assert kernels(total(x, 0) + reduce(reshape(y, 63), ops.MAX, 0)) == 1
+    assert kernels(total(x, 0) + total(node((5000,), identity=3), 0)) == 2
+
+
+@pytest.mark.parametrize(
+    "size", [(1 << 18) - 1, (1 << 18) + 1, 262_139, 1_000_003, (3, 100_003), (1021, 257)]
+)
+def test_a_large_reduction_of_any_size_is_done_in_pieces(size):
+    """All threads get one, and what is left over is summed up with the sums of the pieces."""
+    x = node(size if isinstance(size, tuple) else (size,))
+    axes = range(len(x.shape))
+    for value in (x, expensive(x), x * 2.0 - expand(node((1,), identity=2) * 3.0, *x.shape)):
+        pieces, last = schedule_of(total(value, *axes)).steps
+        count = math.prod(dims.upper(size) for size in pieces.buffers[0].arg[1])
+        assert 64 <= count <= 128
+        rest = [buffer for buffer in last.buffers if buffer in pieces.buffers[1:]]
+        assert rest or math.prod(x.shape) % count == 0
+
+
+def test_nothing_large_is_stored_for_the_rest():
+    shifted = expensive(shrink(node((1 << 19,)), (1, 524_280)))
+    assert largest(total(shifted, 0)) <= 128
+    assert largest(total(reshape(shifted, 7, 74_897), 0, 1)) <= 128  # pieces that divide, or none
+
+
 def test_diamond_of_cheap_values_is_one_kernel():
     x = node((8,))
     shared = x + 1.0

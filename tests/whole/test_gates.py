@@ -56,6 +56,19 @@ def test_relu_of_a_matmul_summed(device):
     close(result.item(), np.maximum(a @ b, 0).sum())
 
 
+@pytest.mark.parametrize("shape", [(131_101,), (3, 65_537), (70_001, 3)], ids=str)
+def test_everything_of_a_size_that_does_not_divide(shape, device):
+    a = random(*shape)
+    last = (slice(None),) * (len(shape) - 1) + (-1,)
+    a[last] = 9.0  # what is left over must count
+    given, wanted = Tensor(a), a.astype(np.float64)
+    close((given * 2.0 - 1.0).sum().item(), (wanted * 2.0 - 1.0).sum())
+    close((given - given.mean()).pow(2).mean().item(), wanted.var())
+    assert (given + 0.5).max().item() == 9.5
+    assert (given * -1.0).min().item() == -9.0
+    close(given.sum(0).numpy(), wanted.sum(0))
+
+
 def test_attention(device):
     n = Variable("n", 1, 24)
     w, v = random(16, 16), random(16, 16, seed=1)

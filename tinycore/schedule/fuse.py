@@ -38,6 +38,8 @@ MOST_READ = 30
 """Most buffers that one chain of elementwise ops reads: some devices take few arguments."""
 MOST_REDUCTIONS = 8
 """Most reductions in one kernel."""
+SHORT = 1 << 12
+"""Reductions of so few elements to one result stay together, whatever their shapes."""
 REUSE = 4
 """How often an element must be read through an EXPAND inside a reduction to be worth storing."""
 
@@ -171,14 +173,11 @@ class _Chooser:
                 nest.axes, nest.shape, nest.rows = axes, full, True
                 return True
             return nest.axes == axes and nest.shape == full and _trailing(axes, full)
-        if nest.axes is not None:
-            return (
-                place.level is Level.TOP
-                and not nest.rows
-                and nest.axes == axes
-                and nest.shape == full
-                and _trailing(axes, full)
-            )
+        if nest.axes is not None and nest.shape is not None:
+            same = place.level is Level.TOP and nest.axes == axes and nest.shape == full
+            counts = [dims.upper(dims.product(shape)) for shape in (full, nest.shape, place.owner.shape)]
+            short = counts[2] == 1 and max(counts) <= SHORT
+            return not nest.rows and (short or (same and _trailing(axes, full)))
         nest.axes, nest.shape = axes, full
         return True
 
