@@ -19,6 +19,9 @@ MOST_ROW = 1 << 14
 """Bytes of a row: many of them must fit into a cache."""
 MOST_OPERANDS = 1 << 18
 """Bytes that all rows read: they are read again for every few rows."""
+ROWS = 128
+"""Operands no larger than so many rows are cheaper to read again than rows, some dozens at a time, are to store
+and to load."""
 MOST_KEPT = 4
 """Values that one kernel keeps: kernels must not grow with the graph."""
 LEAST_BYTES = 1 << 14
@@ -56,7 +59,12 @@ def choose_kept(
             continue
         outer = _outer(user, node, entries)
         rows = entries[:outer]
-        if outer and _is_local(cones[node], stored, range(outer)) and _is_local(cones[user], stored, rows):
+        most = max(MOST_OPERANDS, ROWS * _bytes(node, outer))
+        if (
+            outer
+            and _is_local(cones[node], stored, range(outer), most)
+            and _is_local(cones[user], stored, rows, most)
+        ):
             kept[node] = user, outer, rows
     return _few({node: user for node, (user, _, _) in kept.items() if _inside(node, kept)}, cones)
 
@@ -147,7 +155,7 @@ def _outer(user: UOp, node: UOp, entries: Entries) -> int:
         outer += 1
     walked = [entry for entry in entries[:outer] if entry != STILL]
     rows = dims.upper(dims.product(node.shape[:outer]))
-    row = dims.upper(dims.product(node.shape[outer:])) * node.dtype.itemsize
+    row = _bytes(node, outer)
     inner = [size for size in node.shape[outer:] if size != 1]
     leading = [axis for axis, size in enumerate(user.shape) if size != 1][: len(walked)]
     if len(inner) != 1 or not walked or sorted(walked) != leading or rows * row < LEAST_BYTES:
@@ -155,8 +163,14 @@ def _outer(user: UOp, node: UOp, entries: Entries) -> int:
     return outer if row <= MOST_ROW else 0
 
 
-def _is_local(cone: dict[UOp, Entries], stored: Collection[UOp], outer: Iterable[int]) -> bool:
-    """Whether what a kernel reads again for every row is little. `outer` are its axes that rows are made of."""
+def _bytes(node: UOp, outer: int) -> int:
+    """Of a row of a value, whose axes are those after the `outer` ones."""
+    return dims.upper(dims.product(node.shape[outer:])) * node.dtype.itemsize
+
+
+def _is_local(cone: dict[UOp, Entries], stored: Collection[UOp], outer: Iterable[int], most: int) -> bool:
+    """Whether what a kernel reads again for every few rows is at most so many bytes. `outer` are its axes that rows
+    are made of."""
     first = next(iter(cone))
     axes = set(outer)
     for node, entries in cone.items():
@@ -165,6 +179,6 @@ def _is_local(cone: dict[UOp, Entries], stored: Collection[UOp], outer: Iterable
             for entry, length in zip(entries, node.shape, strict=True):
                 if entry not in axes and entry != STILL:
                     size *= dims.upper(length)
-            if size > MOST_OPERANDS:
+            if size > most:
                 return False
     return True
