@@ -78,7 +78,9 @@ def lowering_key() -> tuple[Hashable, ...]:
     if not any_extra():
         return plugins
     extra = [keys_of(extra_doors(stage)) for stage in LOWERING]
-    return (*plugins, *extra) if any(extra) else plugins  # rules of the stage `tensor` change no kernel's code
+    return (
+        (*plugins, *extra) if any(extra) else plugins
+    )  # rules of the stage `tensor` change no kernel's code
 
 
 def lowering_digests() -> list[str]:

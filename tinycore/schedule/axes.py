@@ -28,11 +28,13 @@ class Trace:
     base: the node below the movement ops.
     axes: for every axis of the base, the axis of the value that walks it; or STILL or MIXED.
     mixed: the axes of the value that walk a MIXED one.
+    parts: those of them that take one apart, end to end, and do nothing else: groups of channels, blocks.
     """
 
     base: UOp
     axes: tuple[int, ...]
     mixed: frozenset[int]
+    parts: frozenset[int] = frozenset()
 
     @property
     def varying(self) -> frozenset[int]:
@@ -51,11 +53,24 @@ def trace(value: UOp) -> Trace:
     """
     entries = [axis if size != 1 else STILL for axis, size in enumerate(value.shape)]
     mixed: set[int] = set()
+    parts: set[int] = set()
     node = value
     while node.op in MOVEMENT or node.op is ops.CAST:
-        entries = below(node, entries, mixed)
-        node = node.src[0]
-    return Trace(node, tuple(entries), frozenset(mixed))
+        known = frozenset(mixed)
+        deeper = below(node, entries, mixed)
+        if node.op is ops.RESHAPE:
+            parts |= mixed - known - _walked_in_part(node, entries)
+        entries, node = deeper, node.src[0]
+    return Trace(node, tuple(entries), frozenset(mixed), frozenset(parts))
+
+
+def _walked_in_part(node: UOp, entries: Sequence[int]) -> set[int]:
+    """The axes that a RESHAPE joins with one that is MIXED already."""
+    found: set[int] = set()
+    for _, after in aligned(node.src[0].shape, node.shape):
+        if any(entries[axis] == MIXED for axis in after):
+            found.update(entries[axis] for axis in after)
+    return found
 
 
 def along(path: Sequence[UOp]) -> Trace:

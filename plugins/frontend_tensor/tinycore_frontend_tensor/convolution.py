@@ -10,7 +10,8 @@ from tinycore.errors import DTypeError, ShapeError
 from tinycore.ir import UOp, dtypes, ops
 from tinycore_frontend_tensor import graph
 from tinycore_frontend_tensor.random import Random
-from tinycore_frontend_tensor.strided import spread, windows
+from tinycore_frontend_tensor.strided import windows
+from tinycore_frontend_tensor.transposed import Axis, transposed
 
 Pair = int | Sequence[int]
 
@@ -98,20 +99,23 @@ class Convolution(Random):
                 f"{what}: input {graph.text(self.shape)}, weight {graph.text(weight.shape)}, groups {groups}",
                 hint="the weight is (inputs, outputs / groups, height, width)",
             )
-        node = self.uop
-        for axis, step in enumerate(strides):
-            node = spread(node, 2 + axis, step)
-        amounts = [
-            (d * (int(k) - 1) - p, d * (int(k) - 1) - p + o)
-            for k, d, p, o in zip(weight.shape[2:], spacing, cut, extra, strict=True)
+        sizes = [int(size) for size in weight.shape[2:]]
+        reach = [d * (k - 1) + 1 for k, d in zip(sizes, spacing, strict=True)]
+        lengths = [
+            (int(size) - 1) * step + far + more - 2 * less
+            for size, step, far, more, less in zip(self.shape[2:], strides, reach, extra, cut, strict=True)
         ]
-        wide = self._derive(node).pad([(0, 0), (0, 0), *amounts])
-        inputs, per_group = int(weight.shape[0]), int(weight.shape[1])
-        turned = weight.flip(*range(2, weight.ndim)).reshape(
-            groups, inputs // groups, per_group, *weight.shape[2:]
-        )
-        turned = turned.transpose(1, 2).reshape(groups * per_group, inputs // groups, *weight.shape[2:])
-        return wide._convolve(turned, bias, 1, 0, spacing, groups)
+        if min(lengths) < 0 or min(*strides, *spacing) < 1:
+            raise ShapeError(
+                f"{what}: {graph.text(self.shape)} with strides {strides}, dilation {spacing} and padding {cut}",
+                hint="nothing is left; use less padding, strides and dilation of at least 1",
+            )
+        common = dtypes.promote(self.dtype, weight.dtype)
+        wide = graph.ACCUMULATE.get(common, common)
+        axes = [Axis(*each) for each in zip(strides, spacing, cut, lengths, strict=True)]
+        node = transposed(self.uop.cast(wide), weight.uop.cast(wide), groups, axes).cast(common)
+        result = self._derive(node, weight)
+        return result if bias is None else result + bias.reshape(1, -1, *(1,) * spatial)
 
     def max_pool2d(
         self, kernel_size: Pair = 2, stride: Pair | None = None, padding: Pair = 0, dilation: Pair = 1

@@ -38,7 +38,7 @@ def every(node: UOp, axis: int, step: int) -> UOp:
     if step == 1:
         return node
     shape = node.shape
-    size = _fixed(shape[axis])
+    size = fixed(shape[axis])
     count = -(-size // step)
     box = [(0, 0)] * len(shape)
     box[axis] = (0, count * step - size)
@@ -50,7 +50,7 @@ def every(node: UOp, axis: int, step: int) -> UOp:
 
 def spread(node: UOp, axis: int, step: int) -> UOp:
     """The elements of an axis with step-1 zeros between neighbours."""
-    size = _fixed(node.shape[axis])
+    size = fixed(node.shape[axis])
     if step == 1 or size == 0:
         return node
     shape = node.shape
@@ -74,7 +74,7 @@ def windows(node: UOp, specs: Sequence[Spec]) -> UOp:
     source, first = node, len(node.shape) - len(specs)
     for place, (size, stride, dilation) in enumerate(specs):
         axis = first + 2 * place
-        before, length, after = node.shape[:axis], _fixed(node.shape[axis]), node.shape[axis + 1 :]
+        before, length, after = node.shape[:axis], fixed(node.shape[axis]), node.shape[axis + 1 :]
         count = (length - dilation * (size - 1) - 1) // stride + 1
         if size == 1:
             node = _cut(node, axis, (count - 1) * stride + 1)
@@ -148,8 +148,8 @@ def _turned(node: UOp, slide: Slide) -> UOp:
     for place, (size, _, dilation) in enumerate(specs):
         axis, (padded, _) = first + count + place, slide.padding[place]
         before = (size - 1) * dilation
-        length = _fixed(slide.source.shape[place - count]) + before
-        node = _moved(node, axis, before - padded, length)
+        length = fixed(slide.source.shape[place - count]) + before
+        node = moved(node, axis, before - padded, length)
     node = windows(node, [(size, 1, dilation) for size, _, dilation in specs])
     # (lead, j..., length..., t...) to (lead, length..., j, t, j, t, ...)
     places = [axis for k in range(count) for axis in (first + k, first + 2 * count + k)]
@@ -159,9 +159,9 @@ def _turned(node: UOp, slide: Slide) -> UOp:
     return node
 
 
-def _moved(node: UOp, axis: int, before: int, length: int) -> UOp:
+def moved(node: UOp, axis: int, before: int, length: int) -> UOp:
     """An axis with so many zeros before it (or elements less), and of that length in the end."""
-    size = _fixed(node.shape[axis])
+    size = fixed(node.shape[axis])
     padding, limits = [(0, 0)] * len(node.shape), [(0, extent) for extent in node.shape]
     start = max(0, -before)
     stop = min(size, start + length - max(0, before))
@@ -226,7 +226,8 @@ def _cut(node: UOp, axis: int, stop: int) -> UOp:
     return graph.shrink(node, limits)
 
 
-def _fixed(size: int | UOp) -> int:
+def fixed(size: int | UOp) -> int:
+    """A size that is a number. Raises ShapeError for a symbolic one."""
     if isinstance(size, UOp):
         raise ShapeError(
             f"an axis of symbolic size {graph.text((size,))[1:-2]} cannot be walked in strides",

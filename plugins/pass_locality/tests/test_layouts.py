@@ -102,6 +102,36 @@ def test_an_axis_that_is_lost_on_the_way_stays_where_it_is():
     assert sizes == [2, 16, 6, 6]
 
 
+def test_filters_of_groups_are_packed_group_by_group():
+    first, second = steps_of(tensor(1, 8, 6, 6).conv2d(tensor(64, 2, 3, 3), groups=4))
+    assert first.remember
+    assert not second.remember
+    assert tuple(size for size in first.buffers[0].arg[1] if size != 1) == (4, 3, 3, 2, 16)
+    x = tensor(1, 8, 6, 6).conv2d(tensor(64, 2, 3, 3), groups=4).relu()
+    steps = [step for step in steps_of(x.conv2d(tensor(32, 64, 3, 3))) if not step.remember]
+    assert [size for size in steps[0].buffers[0].arg[1] if size != 1] == [4, 4, 64]
+
+
+def test_pixels_that_lie_apart_meet_packed_filters():
+    assert len(steps_of(tensor(1, 8, 12, 12).conv2d(tensor(64, 8, 1, 1), stride=2))) == 2
+    assert len(steps_of(tensor(1, 8, 12, 12).conv2d(tensor(64, 8, 1, 1)))) == 1
+
+
+def test_phases_of_a_transposed_convolution_share_packed_filters():
+    steps = steps_of(tensor(1, 8, 6, 6).conv_transpose2d(tensor(8, 16, 2, 2), stride=2))
+    assert [step.remember for step in steps] == [True, False]
+    assert tuple(size for size in steps[0].buffers[0].arg[1] if size != 1) == (2, 2, 8, 16)
+
+
+def test_what_stands_side_by_side_has_its_channels_last():
+    x = tensor(1, 8, 6, 6).conv2d(tensor(16, 8, 3, 3), padding=1).relu()
+    y = x.conv2d(tensor(32, 16, 3, 3), padding=1)
+    z = Tensor.cat([x, y], 1).conv2d(tensor(32, 48, 3, 3))
+    shapes = [step.buffers[0].arg[1] for step in steps_of(z) if not step.remember]
+    sizes = [tuple(size for size in shape if size != 1) for shape in shapes[:3]]
+    assert sizes == [(6, 6, 16), (6, 6, 32), (6, 6, 48)]
+
+
 def test_nothing_changes_without_lanes():
     steps = steps_of(tensor(1, 8, 6, 6).conv2d(tensor(64, 8, 3, 3)), lanes=0)
     assert len(steps) == 1

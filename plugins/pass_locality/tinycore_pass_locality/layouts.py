@@ -21,9 +21,12 @@ from tinycore.ir import UOp, dims, ops, toposort
 from tinycore.ir.ops import MOVEMENT
 from tinycore.schedule import Layout, Placement
 from tinycore.schedule.axes import MIXED, Trace, along, trace
+from tinycore_pass_locality.views import above, view
 
 REUSE = 16
 """How often an element of the weights must be read for a copy to pay."""
+MOST_PADDED = 2
+"""How many times larger than an input a copy of it may be."""
 LEAST_LANES = 8
 """An axis of fewer elements gets no lanes."""
 
@@ -42,9 +45,8 @@ class _Contraction:
 
     @property
     def output_axis(self) -> int | None:
-        """The axis of the stored value that gets the lanes."""
-        entries = along(self.path).axes
-        return entries[self.lanes] if entries[self.lanes] >= 0 else None
+        """The axis of the stored value that gets the lanes; filters of several groups are neighbours in it."""
+        return above(self.path, self.lanes)
 
 
 def choose_layouts(placement: Placement, lane_bytes_of: Callable[[UOp], int]) -> Placement:
@@ -90,7 +92,7 @@ class _Chooser:
         order = None
         if self._is_image(found) and node not in self.visible and self._survives(node, axis):
             order = (*[k for k in range(len(node.shape)) if k != axis], axis)
-        size = node.shape[axis]
+        size = found.path[-1].src[0].shape[found.lanes]
         block = 2 * lanes
         split = (axis, block) if isinstance(size, int) and size % block == 0 and size > block else None
         self.packs[path[-1]] = found, block if split else 0
@@ -114,30 +116,37 @@ class _Chooser:
         self, path: tuple[UOp, ...], product: UOp, traces: list[Trace], weights: int
     ) -> _Contraction | None:
         own, other = traces[weights], traces[1 - weights]
-        if own.base.op is not ops.BUFFER or MIXED in own.axes:
+        if own.base.op is not ops.BUFFER:
             return None
+        if MIXED in own.axes:
+            own = view(product.src[weights])
+            if not _is_view_of(own.base, traces[weights].base):
+                return None
         if not all(isinstance(size, int) for size in own.base.shape):  # a copy depends on its source alone
             return None
         reduced = frozenset(path[-1].arg[1])
         free = sorted(own.varying - other.varying - reduced)
         rows = other.varying - own.varying - reduced
-        if len(free) != 1 or dims.upper(dims.product(product.shape[axis] for axis in rows)) < REUSE:
+        if not free or dims.upper(dims.product(product.shape[axis] for axis in rows)) < REUSE:
             return None
-        lanes = free[0]
+        lanes = max(free, key=lambda axis: dims.upper(product.shape[axis]))
         if dims.upper(product.shape[lanes]) < LEAST_LANES or not isinstance(product.shape[lanes], int):
             return None
         found = _Contraction(path, weights, lanes, other, own)
         if self._is_image(found):
             return found
         last = max(axis for axis in range(len(product.shape)) if axis in (rows | own.varying) - reduced)
+        if len(free) > 1:  # phases, say: too few neighbours for lanes
+            return found if last in free and dims.upper(product.shape[last]) < LEAST_LANES else None
         where = own.axes.index(lanes)
         strided = any(size != 1 for size in own.base.shape[where + 1 :])
         return found if last == lanes and strided else None
 
     def _is_image(self, found: _Contraction) -> bool:
-        """Whether windows slide over the other operand, or it lies with its channels last."""
+        """Whether windows slide over the other operand, its rows are walked in strides, or its channels lie last."""
         reduced = frozenset(found.path[-1].arg[1])
-        if found.image.mixed & reduced and found.image.mixed - reduced:
+        pixels = found.image.mixed - reduced - found.traced.varying
+        if pixels and (found.image.mixed & reduced or _innermost(found, reduced) in pixels):
             return True
         reads = self._reads((found.image.base,))
         return any(read in self.layouts and self.layouts[read].order is not None for read in reads)
@@ -215,20 +224,40 @@ class _Chooser:
         )
 
 
+def _innermost(found: _Contraction, reduced: frozenset[int]) -> int:
+    """The last axis of the result of a contraction."""
+    shape = found.path[-1].src[0].shape
+    return max((axis for axis, size in enumerate(shape) if axis not in reduced and size != 1), default=-1)
+
+
+def _is_view_of(node: UOp, buffer: UOp) -> bool:
+    """Whether movement alone makes a value of an input, without making it much larger."""
+    if not all(isinstance(size, int) for size in node.shape):
+        return False
+    large = dims.upper(dims.product(node.shape)) > MOST_PADDED * dims.upper(dims.product(buffer.shape))
+    while node.op in MOVEMENT:
+        node = node.src[0]
+    return node is buffer and not large
+
+
 def _packed(found: _Contraction, block: int) -> tuple[UOp, UOp]:
     """The copy of the weights, and the view of it that has the shape of the weights.
 
-    Blocks of the axis with the lanes come first, then the axes that windows slide over, then the other summed
-    axes: each step of the innermost loop reads the vectors next to those of the step before.
+    Blocks of the axis with the lanes come first, then what is not summed (groups), then the axes that windows
+    slide over, then the other summed axes: each step of the innermost loop reads the vectors next to those of
+    the step before.
     """
     base, axes = found.traced.base, found.traced.axes
     place = axes.index(found.lanes)
     shape, rank = base.shape, len(base.shape)
     assert isinstance(shape[place], int)
-    sliding = [axis for axis in range(rank) if axis != place and axes[axis] in found.image.mixed]
-    plain = [axis for axis in range(rank) if axis != place and axis not in sliding]
+    reduced, slides = found.path[-1].arg[1], found.image.mixed - found.image.parts
+    others = [axis for axis in range(rank) if axis != place]
+    outer = [axis for axis in others if axes[axis] not in reduced]
+    sliding = [axis for axis in others if axis not in outer and axes[axis] in slides]
+    plain = [axis for axis in others if axis not in outer and axis not in sliding]
     if not block:
-        order = (*sliding, *plain, place)
+        order = (*outer, *sliding, *plain, place)
         copy = UOp(ops.CONTIGUOUS, base.dtype, (UOp(ops.PERMUTE, base.dtype, (base,), order),))
         return copy, UOp(ops.PERMUTE, base.dtype, (copy,), _inverse(order))
     blocked = (*shape[:place], shape[place] // block, block, *shape[place + 1 :])
@@ -236,7 +265,7 @@ def _packed(found: _Contraction, block: int) -> tuple[UOp, UOp]:
     def moved(axis: int) -> int:
         return axis if axis < place else axis + 1
 
-    order = (place, *[moved(axis) for axis in (*sliding, *plain)], place + 1)
+    order = (place, *[moved(axis) for axis in (*outer, *sliding, *plain)], place + 1)
     view = UOp(ops.RESHAPE, base.dtype, (base,), blocked)
     copy = UOp(ops.CONTIGUOUS, base.dtype, (UOp(ops.PERMUTE, base.dtype, (view,), order),))
     back = UOp(ops.PERMUTE, base.dtype, (copy,), _inverse(order))
@@ -259,13 +288,18 @@ def _with_operand(reduction: UOp, found: _Contraction, unpacked: UOp) -> UOp:
 
 
 def _same_axis(read: UOp, axis: int, node: UOp) -> int | None:
-    """The axis of a value that is the axis of what it is computed from; axes of one element aside."""
+    """The axis of a value that is the axis of what it is computed from; axes of one element aside.
+
+    Its size may differ where all others are the same: values beside one another.
+    """
     before = [k for k, size in enumerate(read.shape) if size != 1]
     after = [k for k, size in enumerate(node.shape) if size != 1]
     if len(before) != len(after) or axis not in before:
         return None
     found = after[before.index(axis)]
-    return found if node.shape[found] == read.shape[axis] else None
+    others = [(one, other) for one, other in zip(before, after, strict=True) if one != axis]
+    same = node.shape[found] == read.shape[axis]
+    return found if same or all(read.shape[one] == node.shape[other] for one, other in others) else None
 
 
 def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
@@ -287,6 +321,8 @@ def _below_casts(node: UOp) -> UOp:
 def _entries_of(movement: UOp) -> tuple[int, ...]:
     """For every axis of a movement op the axis of its operand that it is, or a negative number."""
     source = movement.src[0].shape
+    if movement.op in (ops.PAD, ops.SHRINK):
+        return tuple(range(len(source)))
     below = along((movement, movement.src[0])).axes
     result = [MIXED] * len(movement.shape)
     for axis, entry in enumerate(below):

@@ -121,7 +121,9 @@ def _with_lanes_on(filters: UOp, nest: Nest, loads: list[Access], ranges: tuple[
     slides = [d for d in walked[0] if d.slides] if walked else []
     spatial = [node for d in reversed(slides) for node, _ in d.ranges if node in nest.loops]
     sliding = [node for d in slides for node, _ in d.ranges if node in ranges]
-    if not spatial or not sliding:
+    if walked and not slides and nest.accesses[0].stride(filters) != 1:
+        spatial = _apart(walked[0], ranges, nest.accesses[0])
+    if not spatial:
         return None
     if any(loop in access.node.ranges for access in weights for loop in spatial):
         return None
@@ -132,6 +134,17 @@ def _with_lanes_on(filters: UOp, nest: Nest, loads: list[Access], ranges: tuple[
     return _Windows(
         filters, tuple(spatial), tuple(others), tuple(sliding), tuple(plain), tuple(images), tuple(weights)
     )
+
+
+def _apart(walked: tuple[Dimension, ...], ranges: tuple[UOp, ...], store: Access) -> list[UOp]:
+    """The loops over pixels that lie apart in memory, loaded or stored: windows of one pixel. The innermost first."""
+    spatial: list[UOp] = []
+    for dimension in reversed(walked):
+        ((node, _),) = dimension.ranges
+        if node in ranges or (not spatial and dimension.unit == 1 and store.stride(node) == 1):
+            break
+        spatial.append(node)
+    return spatial[:2]
 
 
 # --- sizes ------------------------------------------------------------------------------------------------
@@ -274,6 +287,10 @@ def _stage(plan: _Plan, found: _Windows, block: int, lanes: int) -> int | None:
             _, rows, _ = plan.split(rows, block, bound(found.spatial[1]))
     for image in found.images:
         dimensions = _staged_dimensions(found, image)
+        if rows is not None and block == 1:  # a row alone is no dimension
+            dimensions = tuple(
+                [d for d in dimensions if [node for node, _ in d.ranges] != [found.spatial[1]]]
+            )
         inside = {number(node) for node in _inside(found, image)}
         if rows is not None and number(found.spatial[1]) in inside:
             inside = (inside - {number(found.spatial[1])}) | {rows}
