@@ -135,6 +135,7 @@ def task_docs(arguments: Sequence[str]) -> int:
         say("installing what builds the documents")
         pip = (PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
         require(*pip, "--no-build-isolation", "-e", ".[docs]")
+    require(PYTHON, ROOT / "docs" / "generate_uops.py")
     rest = [word for word in arguments if word != "--open"]
     sphinx = (PYTHON, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-c", "docs")
     status = run(*sphinx, *rest, ".", DOCUMENTS)

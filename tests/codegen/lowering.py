@@ -10,6 +10,7 @@ from graphs import evaluate, schedule_of
 from tinycore.codegen.compile import assemble
 from tinycore.codegen.linearize import linearize
 from tinycore.codegen.pipeline import AFTER_TILE, BEFORE_TILE, LOWERING, Context, index_dtype
+from tinycore.codegen.tiling import apply
 from tinycore.interpret import interpret_kernel, interpret_program
 from tinycore.ir import Capabilities, Target, dims, dtypes, ops
 from tinycore.ir.verify import verify
@@ -132,3 +133,17 @@ def equal(found, wanted, tolerance=2e-5):
     else:
         scale = max(1.0, float(np.abs(wanted).max(initial=0.0)))
         np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance * scale)
+
+
+def check(root, *actions, bindings=None, device="CPU"):
+    """The kernel means the same at every level; answers the program."""
+    kernel = kernel_of(root)
+    tiled = apply(indexed(kernel), actions)
+    arrays = arrays_for(kernel, bindings)
+    wanted = expected(kernel, arrays, bindings)
+    program = program_of(kernel, tiled, LANES)
+    equal(run_kernel(tiled, arrays, bindings), wanted)
+    equal(run_program(program, arrays, bindings), wanted)
+    if device:
+        equal(run_on(device, program_of(kernel, tiled, get_device(device).target), arrays, bindings), wanted)
+    return program

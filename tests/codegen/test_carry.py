@@ -5,43 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from graphs import matmul, node, reduce, total
-from lowering import (
-    LANES,
-    arrays_for,
-    equal,
-    expected,
-    indexed,
-    kernel_of,
-    program_of,
-    run_kernel,
-    run_on,
-    run_program,
-)
+from lowering import arrays_for, check, equal, expected, indexed, kernel_of, run_kernel
 
 from tinycore.codegen.carry import Carry
 from tinycore.codegen.tiling import Bind, Order, Split, apply
 from tinycore.errors import CompileError
 from tinycore.ir import UOp, dtypes, ops
-from tinycore.runtime.devices import get_device
 
 N = UOp.variable("n", 0, 24)
 
 
 def x(*shape, identity=1, dtype=dtypes.float32):
     return node(shape, dtype, identity)
-
-
-def check(root, *actions, bindings=None):
-    """The kernel means the same at every level; answers the program."""
-    kernel = kernel_of(root)
-    tiled = apply(indexed(kernel), actions)
-    arrays = arrays_for(kernel, bindings)
-    wanted = expected(kernel, arrays, bindings)
-    program = program_of(kernel, tiled, LANES)
-    equal(run_kernel(tiled, arrays, bindings), wanted)
-    equal(run_program(program, arrays, bindings), wanted)
-    equal(run_on("CPU", program_of(kernel, tiled, get_device("CPU").target), arrays, bindings), wanted)
-    return program
 
 
 def unrolled(reduced, steps=4):

@@ -6,44 +6,18 @@ import pytest
 from graphs import expand, node, pad, permute, reduce, total
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lowering import (
-    LANES,
-    arrays_for,
-    equal,
-    expected,
-    indexed,
-    kernel_of,
-    program_of,
-    run_kernel,
-    run_on,
-    run_program,
-)
+from lowering import check, indexed, kernel_of
 
 from tinycore.codegen.skew import Align, Skew
 from tinycore.codegen.tiling import Bind, Order, Split, apply
 from tinycore.errors import CompileError
 from tinycore.ir import UOp, dtypes, ops
-from tinycore.runtime.devices import get_device
 
 N = UOp.variable("n", 0, 40)
 
 
 def x(*shape, identity=1, dtype=dtypes.int32):
     return node(shape, dtype, identity)
-
-
-def check(root, *actions, bindings=None, device="CPU"):
-    """The kernel means the same at every level; answers the program."""
-    kernel = kernel_of(root)
-    tiled = apply(indexed(kernel), actions)
-    arrays = arrays_for(kernel, bindings)
-    wanted = expected(kernel, arrays, bindings)
-    program = program_of(kernel, tiled, LANES)
-    equal(run_kernel(tiled, arrays, bindings), wanted)
-    equal(run_program(program, arrays, bindings), wanted)
-    if device:
-        equal(run_on(device, program_of(kernel, tiled, get_device(device).target), arrays, bindings), wanted)
-    return program
 
 
 def lines(target, lanes=8, vectors=2):

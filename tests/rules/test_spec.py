@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from tinycore_tools_rules.inline import evaluate, leaves_of, run_inline_tests
 
 from tinycore import rules
 from tinycore.errors import RuleError
 from tinycore.rules import loading
-from tinycore.rules.inline import evaluate, leaves_of, run_inline_tests
 from tinycore.rules.parse import parse
 
 SPEC = Path(__file__).parents[2] / "specs" / "rules.md"

@@ -16,9 +16,10 @@ from typing import Any
 from tinycore.cli import UsageError
 from tinycore.errors import TinycoreError
 from tinycore.ir import UOp
-from tinycore.rules import Pass, RuleInfo, inline, trace
+from tinycore.rules import Pass, RuleInfo, trace
 from tinycore.rules import syntax as s
 from tinycore.rules.parse import parse
+from tinycore_tools_rules import inline
 from tinycore_tools_rules.infix import infix
 
 

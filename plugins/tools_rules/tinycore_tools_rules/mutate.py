@@ -19,9 +19,9 @@ from tinycore.ir.ops import TABLE
 from tinycore.rules import syntax as s
 from tinycore.rules.check import notes_of
 from tinycore.rules.expand import nodes_in
-from tinycore.rules.inline import problem_of
 from tinycore_tools_rules.contexts import contexts
 from tinycore_tools_rules.derive import derive
+from tinycore_tools_rules.inline import problem_of
 from tinycore_tools_rules.prove import opaque_natives
 from tinycore_tools_rules.sample import GivenLeaves, rewritten
 from tinycore_tools_rules.sources import Unit

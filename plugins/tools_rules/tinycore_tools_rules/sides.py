@@ -7,7 +7,6 @@ All constants are one symbol: what is built of constants alone is folded when it
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 from collections import Counter
@@ -20,9 +19,10 @@ from tinycore.ir import UOp, dtypes, ops
 from tinycore.ir.ops import TABLE
 from tinycore.rules import syntax as s
 from tinycore.rules.builtins import FUNCTIONS
-from tinycore.rules.expand import OP_CLASSES, names_in, nodes_in
+from tinycore.rules.expand import names_in, nodes_in
 from tinycore.rules.fold import fold
 from tinycore_tools_rules.subsume import Row
+from tinycore_tools_rules.typed import single_ops
 
 CONST = "CONST"
 _EITHER = "?"
@@ -107,7 +107,7 @@ def sides(row: Row) -> list[Sides]:
     natives = {native.name: native for native in row.unit.source.file.natives}
     guarded = frozenset(_not_constant(rule))
     found: list[Sides] = []
-    for pattern in _single_ops(row.case.pattern):
+    for pattern in _forms(row.case.pattern):
         captured: dict[str, Term] = {}
         left = _pattern(pattern, captured)
         for name in row.case.capture:
@@ -117,18 +117,12 @@ def sides(row: Row) -> list[Sides]:
     return found
 
 
-def _single_ops(pattern: s.Pattern) -> list[Any]:
+def _forms(pattern: s.Pattern) -> list[s.Pattern]:
     """The pattern once for every choice of ops in it. Raises Unordered when they are too many."""
-    if isinstance(pattern, s.Capture):
-        return [dataclasses.replace(pattern, pattern=inner) for inner in _single_ops(pattern.pattern)]
-    if not isinstance(pattern, s.Apply):
-        return [pattern]
-    names = [name for op in pattern.ops for name in OP_CLASSES.get(op, (op,))]
-    choices = itertools.product(names, *map(_single_ops, pattern.operands))
-    found = list(itertools.islice(choices, _MOST + 1))
+    found = list(itertools.islice(single_ops(pattern), _MOST + 1))
     if len(found) > _MOST:
         raise Unordered(f"the pattern has more than {_MOST} forms")
-    return [dataclasses.replace(pattern, ops=(op,), operands=tuple(inner)) for op, *inner in found]
+    return found
 
 
 def _not_constant(rule: s.Rule) -> Iterator[str]:

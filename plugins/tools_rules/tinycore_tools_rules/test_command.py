@@ -7,9 +7,9 @@ from collections import Counter
 from typing import Any
 
 from tinycore.cli.output import print_json
-from tinycore.rules.inline import run_inline_tests
 from tinycore_tools_rules.derive import Derived, derive
 from tinycore_tools_rules.fuzz import Fuzzed, fuzz
+from tinycore_tools_rules.inline import run_inline_tests
 from tinycore_tools_rules.parallel import each_rule, watched
 from tinycore_tools_rules.sources import open_sources, units_of
 

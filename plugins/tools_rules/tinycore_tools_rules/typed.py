@@ -163,10 +163,20 @@ def single_ops(pattern: s.Pattern) -> Iterator[s.Pattern]:
     elif isinstance(pattern, s.Apply):
         names = dict.fromkeys(op for name in pattern.ops for op in OP_CLASSES.get(name, (name,)))
         for name in names:
-            for operands in itertools.product(*[list(single_ops(operand)) for operand in pattern.operands]):
+            for operands in _choices(pattern.operands):
                 yield dataclasses.replace(pattern, ops=(name,), operands=operands)
     else:
         yield pattern
+
+
+def _choices(operands: tuple[s.Pattern, ...]) -> Iterator[tuple[s.Pattern, ...]]:
+    """The product of the forms of each operand, made as it is asked for: there may be very many."""
+    if not operands:
+        yield ()
+        return
+    for rest in _choices(operands[:-1]):
+        for last in single_ops(operands[-1]):
+            yield (*rest, last)
 
 
 def op_of(pattern: s.Pattern) -> Op | None:

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
+from tinycore_tools_rules.inline import run_inline_tests
 
 from tinycore import rules
 from tinycore.errors import RuleCheckError
-from tinycore.rules.inline import run_inline_tests
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FILES = sorted(
     path.relative_to(base).with_suffix("").as_posix().replace("/", ".")
     for base in (ROOT, *(ROOT / "plugins").glob("*"))
