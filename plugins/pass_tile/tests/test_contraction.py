@@ -40,6 +40,8 @@ CASES = {
     "linear": lambda: linear(64, 32, 32),
     "linear odd": lambda: linear(61, 37, 43),
     "linear wide": lambda: linear(50, 33, 41, dtypes.int64),
+    "fewer columns than lanes": lambda: product(53, 41, 10),
+    "fewer columns of weights": lambda: linear(53, 41, 13),
     "few rows": lambda: product(17, 90, 75),
     "few rows in blocks": lambda: product(14, 601, 40),
     "linear of few rows": lambda: linear(19, 45, 50),
@@ -185,7 +187,8 @@ def test_long_reductions_go_in_blocks():
 
 def test_what_is_read_in_place():
     """Small and well-placed operands, and those with few rows to use a copy."""
-    for root in (product(64, 30, 60), product(9, 200, 200), linear(9, 64, 64)):
+    few = matmul(permute(x(70, 50), 1, 0), x(70, 10, identity=2))  # the rows have all lanes
+    for root in (product(64, 30, 60), product(9, 200, 200), linear(9, 64, 64), product(50, 40, 8), few):
         (kernel,) = kernels_of(root)
         assert not any("stage" in str(action) for action in tiled(kernel, LANES).arg)
 
@@ -258,7 +261,7 @@ NARROW_PAIRS = {
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.tuples(st.integers(13, 70), st.integers(2, 90), st.integers(16, 80)),
+    st.tuples(st.integers(13, 70), st.integers(2, 90), st.integers(9, 80)),
     st.sampled_from(sorted(NARROW_PAIRS)),
     st.booleans(),
     st.booleans(),

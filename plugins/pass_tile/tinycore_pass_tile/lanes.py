@@ -11,8 +11,8 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tinycore.codegen.tiling import Action, Bind, Order, Split
-from tinycore.ir import Capabilities, UOp, ops
+from tinycore.codegen.tiling import Action, Bind, Order, Prefetch, Split
+from tinycore.ir import Capabilities, UOp, dims, ops
 from tinycore_pass_tile.analysis import (
     Access,
     Nest,
@@ -73,7 +73,19 @@ def choose_lanes(nest: Nest, capabilities: Capabilities, ids: Iterator[int], par
     for reduction, ranges in nest.reductions:
         _reduction(plan, nest, reduction, ranges, vector, lanes, tile)
     _order(plan, nest, vector, grid, tile, renamed)
+    if vector is None and tile.contraction and nest.reductions and _streams(nest, capabilities):
+        plan.actions.append(Prefetch(loop=1, steps=1))
     return plan.actions
+
+
+def _streams(nest: Nest, capabilities: Capabilities) -> bool:
+    """Whether what a contraction reads comes from memory: its rows are too short for the processor to foresee."""
+    sizes = [
+        dims.upper(dims.product(access.node.src[0].shape)) * access.node.dtype.itemsize
+        for access in nest.accesses
+        if access.inside is not None and access.node.src[0].op is ops.PARAM
+    ]
+    return max(sizes, default=0) > capabilities.threads * max(capabilities.cache_bytes[:2], default=0)
 
 
 # --- choosing ---------------------------------------------------------------------------------------------
@@ -162,8 +174,9 @@ def _tile(nest: Nest, vector: UOp | None, rows: list[UOp], lanes: int, capabilit
     registers = capabilities.vector_registers
     if vector is None:
         # Lanes along the reduction: a square of accumulators, each a vector.
-        sizes = [4 if registers >= 32 else 2] * 2 if nest.reductions else [ROWS // 2]
-        chosen = [(r, _row_size(bound(r), size)) for r, size in zip(rows[:2], sizes, strict=False)]
+        side = 4 if registers >= 32 else 2
+        sizes = [side, side + 1] if nest.reductions else [ROWS // 2]
+        chosen = [(r, _even_size(bound(r), size)) for r, size in zip(rows[:2], sizes, strict=False)]
         return _Tile(lanes, 1, chosen, bool(rows))
     while lanes > bound(vector) and lanes > 1:
         lanes //= 2
@@ -190,6 +203,15 @@ def _row_size(total: int, most: int) -> int:
         return total
     fitting = [size for size in range(max(2, most - 2), most + 1) if total % size == 0]
     return max(fitting) if fitting else max(2, min(most, 8))
+
+
+def _even_size(total: int, most: int) -> int:
+    """Rows of a square tile: a few more than half of the most are better than many and a rest.
+
+    >>> [_even_size(total, 5) for total in (4, 7, 8, 10, 11, 12, 4096)]
+    [4, 4, 4, 5, 4, 4, 5]
+    """
+    return -(-total // -(-total // most))
 
 
 # --- writing actions --------------------------------------------------------------------------------------

@@ -61,7 +61,8 @@ def recognise(nest: Nest, lanes: int, capabilities: Capabilities) -> Product | N
         found = grouped(found, nest, capabilities)
     if found.group == 1:
         found = widened(found, nest)
-    return found if found.group > 1 or found.wide or _worth_a_copy(found, capabilities) else None
+    worth = found.group > 1 or found.wide or bound(found.columns) < lanes
+    return found if worth or _worth_a_copy(found, capabilities) else None
 
 
 def product_of(nest: Nest, lanes: int) -> Product | None:
@@ -73,7 +74,7 @@ def product_of(nest: Nest, lanes: int) -> Product | None:
         return None
     loads = nest.within(reduction)
     columns = next((loop for loop in nest.loops if nest.accesses[0].stride(loop) == 1), None)
-    if columns is None or bound(columns) < lanes:
+    if columns is None or 2 * bound(columns) <= lanes:
         return None
     right = [load for load in loads if load.stride(columns) != 0]
     left = [load for load in loads if load.stride(columns) == 0]
@@ -82,6 +83,8 @@ def product_of(nest: Nest, lanes: int) -> Product | None:
     rows = [r for r in nest.loops if right[0].stride(r) == 0 and any(load.stride(r) != 0 for load in left)]
     if not rows or bound(rows[-1]) < LEAST_ROWS or not _has_a_box(right[0], columns, ranges[0]):
         return None
+    if bound(columns) < lanes and any(load.stride(rows[-1]) == 1 for load in left):
+        return None  # the rows fill all lanes
     outer = tuple([loop for loop in nest.loops if loop not in (columns, rows[-1])])
     return Product(rows[-1], columns, ranges[0], outer, right[0], right[0].stride(columns) != 1)
 
