@@ -185,6 +185,26 @@ def test_guarded_loads_do_not_touch_memory(lines, execute):
     assert text.count(", ptr %buffer1\n") == 1  # the scalar load reads element 0 where it may not read
 
 
+@pytest.mark.parametrize("tail", [False, True], ids=["all lanes", "some lanes"])
+def test_masked_accesses_far_outside_ask_for_the_buffer_itself(lines, execute, tail):
+    """An address that may not be touched is slow even where no lane is wanted."""
+    x, out = lines.buffer(0, dtypes.float32), lines.buffer(1, dtypes.float32)
+    i = lines.range(4)
+    wanted = lines.add(i < 2)
+    gate = lines.add(UOp(ops.SPLAT, dtypes.bool_, (wanted,), 4))
+    if tail:
+        gate = lines.add(gate & lines.add(iota(4) < UOp.const(dtypes.int64, 3, (4,))))
+    far = lines.add(wanted.where(i * 4, integer(1 << 40)))
+    lines.store(out, far, lines.load(x, far, 4, gate), gate)
+    lines.end(i)
+    values = np.arange(1, 9, dtype=np.float32)
+    answer = execute(lines.program(), values, np.full(8, -1, np.float32))
+    lanes = 3 if tail else 4
+    np.testing.assert_array_equal(answer.reshape(2, 4)[:, :lanes], values.reshape(2, 4)[:, :lanes])
+    assert (answer.reshape(2, 4)[:, lanes:] == -1).all()
+    assert render(lines.program(), CPU()).count("select i1") == 3  # the address, and both pointers
+
+
 def test_bools_are_bytes_in_memory(lines, execute):
     x, out = lines.buffer(0, dtypes.bool_, 20), lines.buffer(1, dtypes.bool_, 20)
     gate = (iota(16)) < UOp.const(dtypes.int64, 12, (16,))

@@ -153,6 +153,20 @@ class Memory:
             pointer = self._step(kind, register.memory_element, pointer, "i64", str(offset))
         return kind, pointer
 
+    def _guarded(self, register: Register, buffer: UOp, index: UOp, gate: UOp) -> tuple[str, str]:
+        """The pointer of a masked access; the buffer's own where no lane is wanted.
+
+        Such an access touches no memory, but processors are slow to find out that an address which they may not
+        touch was not wanted.
+        """
+        kind, pointer = self.address(register, buffer, index)
+        _, base = self._base(buffer)
+        condition = _for_all_lanes(gate)
+        if condition is not None and pointer != base:
+            chosen = f"select i1 {self.value(condition)}, {kind} {pointer}, {kind} {base}"
+            pointer = self.body.emit("at", chosen)
+        return kind, pointer
+
     def _extended(self, index: UOp) -> tuple[str, str]:
         """An index for getelementptr, which sign-extends narrow operands: unsigned ones go to i64 before."""
         register, value = Register.of(index), self.value(index)
@@ -232,13 +246,7 @@ class Memory:
         )
 
     def _masked_load(self, register: Register, buffer: UOp, index: UOp, gate: UOp) -> str:
-        kind, pointer = self.address(register, buffer, index)
-        if gate.op is ops.SPLAT:
-            # No lane is read where the guard is false, but processors are slow to find out that an address which
-            # they may not read was not wanted.
-            _, base = self._base(buffer)
-            condition = self.value(gate.src[0])
-            pointer = self.body.emit("at", f"select i1 {condition}, {kind} {pointer}, {kind} {base}")
+        kind, pointer = self._guarded(register, buffer, index, gate)
         return self._read_lanes(
             "masked.load", register, kind, pointer, self._alignment(register, buffer, index), gate
         )
@@ -281,7 +289,7 @@ class Memory:
         self.body.do(f"store {register.memory} {stored}, {kind} {pointer}, align {align}")
 
     def _masked_store(self, register: Register, buffer: UOp, index: UOp, value: UOp, gate: UOp) -> None:
-        kind, pointer = self.address(register, buffer, index)
+        kind, pointer = self._guarded(register, buffer, index, gate)
         align = self._alignment(register, buffer, index)
         self._write_lanes("masked.store", register, kind, pointer, align, value, gate)
 
@@ -338,6 +346,16 @@ def _pointer_suffix(kind: str) -> str:
     space = kind.partition("addrspace(")[2].rstrip(">)") or "0"
     lanes = "v" + kind[1:].split(" ", 1)[0] if kind.startswith("<") else ""
     return f"{lanes}p{space}"
+
+
+def _for_all_lanes(gate: UOp) -> UOp | None:
+    """A scalar without which a guard holds in no lane."""
+    if gate.op is ops.SPLAT:
+        return gate.src[0]
+    if gate.op is ops.AND:
+        found = [_for_all_lanes(operand) for operand in gate.src]
+        return next((condition for condition in found if condition is not None), None)
+    return None
 
 
 def always(gate: UOp) -> bool:

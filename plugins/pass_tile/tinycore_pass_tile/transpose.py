@@ -10,6 +10,7 @@ memory of the thread, and its rows are stored line by line (`tinycore.codegen.sk
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -34,7 +35,11 @@ ACROSS, ALONG = 512, 1024
 row to be stored. With the line before it these are an odd number, so that columns share no sets of a cache."""
 STAGED_WORK = 1 << 13
 """Smaller results are rather stored in parts of lines."""
-VECTORS = 4
+WIDE = 256
+"""Rows of the result beside one another that read enough of every row of the operand at a time."""
+WAYS = 8
+"""Lines of one set of a cache, where nothing better is known."""
+VECTORS = 2
 """Vectors of a row that are stored at a time."""
 
 
@@ -131,9 +136,7 @@ def _staged(nest: Nest, square: Square, capabilities: Capabilities) -> dict[int,
     """The buffers whose blocks are to be transposed in memory of the thread first, with the sizes of their elements."""
     if len(capabilities.cache_bytes) < 2 or nest.work < STAGED_WORK or bound(square.across) < square.copies:
         return {}
-    stored = nest.store.src[2].dtype.itemsize * square.lanes
-    parts = stored < LINE // 2 and streams(nest.store, capabilities)
-    if not (parts or unaligned(nest, square.stored)) or not is_long(nest, square.stored):
+    if not is_long(nest, square.stored) or not _stores_parts(nest, square, capabilities):
         return {}
     slots: dict[UOp, bool] = {}
     for access in nest.accesses[1:]:
@@ -144,6 +147,27 @@ def _staged(nest: Nest, square: Square, capabilities: Capabilities) -> dict[int,
             slots[memory] = slots.get(memory, True) and box is not None and len(box) == 2
     found = [memory for memory, staged in slots.items() if staged and memory.op is ops.PARAM]
     return {int(memory.arg[0]): memory.dtype.itemsize for memory in found}
+
+
+def _stores_parts(nest: Nest, square: Square, capabilities: Capabilities) -> bool:
+    """Whether squares store parts of lines that meet only in memory: because they are not read again soon, or
+    because those that a square stores crowd into few sets of the first cache."""
+    vector = nest.store.src[2].dtype.itemsize * square.lanes
+    streamed = streams(nest.store, capabilities)
+    if not unaligned(nest, square.stored) and (vector >= LINE // 2 if streamed else vector >= LINE):
+        return False
+    wide = bound(square.across) >= WIDE or vector < LINE // 2
+    return (wide and streamed) or _crowded(nest, square, capabilities)
+
+
+def _crowded(nest: Nest, square: Square, capabilities: Capabilities) -> bool:
+    """Whether the lines that a square stores to share few sets of the first cache: parts of lines are thrown out
+    before the rest of them is stored."""
+    stride = (nest.accesses[0].stride(square.across) or 0) * nest.store.src[2].dtype.itemsize
+    way = capabilities.cache_bytes[0] // WAYS
+    rows = square.copies if square.across is square.unrolled else square.lanes
+    sets = Counter(row * stride % way // LINE for row in range(rows))
+    return max(sets.values()) > WAYS // 2
 
 
 def _through_blocks(
@@ -211,10 +235,13 @@ def _shared(
 
 
 def _chunks(nest: Nest, square: Square, sizes: dict[UOp, int], capabilities: Capabilities) -> UOp | None:
-    """The range that is handed out to threads: the outermost with enough to share, the stored one last."""
+    """The range that is handed out to threads: the outermost with enough to share; of the square's two ranges the
+    one that is stored last, unless the other is much shorter."""
     if capabilities.threads < 2 or nest.work < SERIAL_WORK:
         return None
-    candidates = sorted(nest.loops, key=lambda r: r is square.stored)
+    first = square.stored if bound(square.stored) > 4 * bound(square.across) else square.across
+    inner = (square.stored, square.across)
+    candidates = sorted(nest.loops, key=lambda r: (r in inner, r is not first))
 
     def units(r: UOp) -> int:
         return bound(r) // sizes.get(r, 1)
