@@ -50,6 +50,8 @@ class Compiled:
     variables: the integer arguments, in order.
     grid: bounds of the grid, possibly symbolic.
     operations, traffic: estimates for reports.
+    buffers: how many there are.
+    key: of its entry in the disk cache; empty without one.
     """
 
     name: str
@@ -58,6 +60,8 @@ class Compiled:
     grid: tuple[Dim, ...]
     operations: Dim
     traffic: Dim
+    buffers: int
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ class _Entry:
 
 _Key: TypeAlias = tuple[UOp, str, bool, tuple[object, ...]]
 _loaded: dict[_Key, Compiled] = {}
+_by_key: dict[tuple[str, str], Compiled] = {}
+"""What came from the disk cache, by device and key."""
 compile_hooks: list[Callable[[UOp, Program, str], None]] = []
 """Called with (kernel, program, source) after each real compilation: DEBUG=4, ledgers, tests."""
 
@@ -107,33 +113,54 @@ def forget_loaded() -> None:
     from tinycore.runtime.plan import forget_plans
 
     _loaded.clear()
+    _by_key.clear()
     forget_plans()
 
 
 def _find(key: _Key, kernel: UOp, device: Device) -> bool:
     """Load a kernel from the disk cache, where that has it."""
-    cache = _cache()
     settings = config()  # what is to be printed, checked or searched has to be compiled
-    if cache is None or settings.debug >= 3 or settings.validate or settings.search:
+    if _cache() is None or settings.debug >= 3 or settings.validate or settings.search:
         return False
     begin = time.perf_counter()
-    content = cache.get(cache_key(kernel, device.target))
-    if content is None:
+    found = load_kernel(cache_key(kernel, device.target), device)
+    if found is None:
         return False
-    try:
-        entry = _unpack(content)
-        _loaded[key] = _ready(entry, device)
-    except (DataError, CompileError) as error:
-        _warn_of_entry(error.what)
-        return False
-    _report(_loaded[key], device, begin, "loaded from the cache")
+    _loaded[key] = found
+    _report(found, device, begin, "loaded from the cache")
     return True
 
 
-def _ready(entry: _Entry, device: Device) -> Compiled:
-    executable = device.load(entry.binary, entry.signature)
+def load_kernel(key: str, device: Device) -> Compiled | None:
+    """The code that the disk cache has under a key, where it has it."""
+    found = _by_key.get((device.name, key))
+    cache = _cache()
+    if found is not None or cache is None:
+        return found
+    content = cache.get(key)
+    if content is None:
+        return None
+    try:
+        found = _ready(_unpack(content), device, key)
+    except (DataError, CompileError) as error:
+        _warn_of_entry(error.what)
+        return None
+    _by_key[device.name, key] = found
+    return found
+
+
+def _ready(entry: _Entry, device: Device, key: str = "") -> Compiled:
+    signature = entry.signature
+    executable = device.load(entry.binary, signature)
     return Compiled(
-        entry.signature.name, executable, entry.variables, entry.grid, entry.operations, entry.traffic
+        signature.name,
+        executable,
+        entry.variables,
+        entry.grid,
+        entry.operations,
+        entry.traffic,
+        signature.buffers,
+        key,
     )
 
 
@@ -227,9 +254,10 @@ def _finish(job: _Job, device: Device) -> Compiled:
     """Store what a job made on disk, and load it."""
     entry = job.entry()
     cache = _cache()
+    key = cache_key(job.kernel, device.target) if cache is not None else ""
     if cache is not None:
-        cache.put(cache_key(job.kernel, device.target), _pack(entry))
-    compiled = _ready(entry, device)
+        cache.put(key, _pack(entry))
+    compiled = _ready(entry, device, key)
     _report(compiled, device, job.begin, "compiled")
     return compiled
 
@@ -276,7 +304,7 @@ def cache_key(kernel: UOp, target: Target) -> str:
         target.name,
         target.architecture,
         target.fingerprint,
-        _compiler_digest(known.sources),
+        compiler_digest(known.sources),
         repr(known.versions),
         *lowering_digests(),
     ]
@@ -284,13 +312,16 @@ def cache_key(kernel: UOp, target: Target) -> str:
 
 
 @functools.cache
-def _compiler_digest(sources: tuple[Path, ...]) -> str:
+def compiler_digest(sources: tuple[Path, ...]) -> str:
     """Of every file of the compiler and its plugins: a developer's edit must never meet old code."""
     import tinycore
 
     root = Path(tinycore.__file__).parent
     hashed = hashlib.blake2b(digest_size=16)
-    for folder in (*[root / room for room in ("ir", "rules", "passes", "codegen", "schedule")], *sources):
+    for folder in (
+        *[root / room for room in ("ir", "rules", "passes", "codegen", "schedule", "runtime")],
+        *sources,
+    ):
         for path in sorted([*folder.rglob("*.py"), *folder.rglob("*.rules"), *folder.rglob("*.lark")]):
             if "_compiled" not in path.parts:
                 hashed.update(str(path.relative_to(folder)).encode())

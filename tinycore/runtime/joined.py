@@ -85,8 +85,17 @@ def lowering_key() -> tuple[Hashable, ...]:
 
 def lowering_digests() -> list[str]:
     """The same for the disk: names of stages, and digests of what takes part there."""
+    return _digests(LOWERING)
+
+
+def scheduling_digests() -> list[str]:
+    """What decides on disk which kernels there are."""
+    return _digests(tuple([stage for stage in STAGES if stage not in LOWERING]))
+
+
+def _digests(stages: tuple[str, ...]) -> list[str]:
     found: list[str] = []
-    for stage in LOWERING:
+    for stage in stages:
         found.append(stage)
         found.extend(door.digest for door in (*joined().doors[stage], *extra_doors(stage)))
     return found

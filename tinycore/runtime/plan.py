@@ -1,48 +1,47 @@
 """Plans: what a graph became, found again by its outline, and run again without scheduling anything.
 
 A plan is used for every graph of its outline, with the buffers of the moment. Where all of it is kernels of one
-device that replays launches by itself, with sizes that are known, a plan becomes `Bound` at its second use: from
-then on running it is to allocate the results, to write all addresses in one call and to replay in another.
+device that replays launches by itself, with sizes that are known, a plan becomes `Bound`: running it is to allocate
+the results, to write all addresses in one call and to replay in another. Bound plans are kept on disk, too.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
-from operator import itemgetter
-from typing import Any
+import warnings
+from collections.abc import Hashable, Sequence
 
 from tinycore.config import config
-from tinycore.ir import DType, Shape, UOp, ops
-from tinycore.runtime.buffer import Buffer
-from tinycore.runtime.compiler import Compiled, compile_kernels, tensor_observers
-from tinycore.runtime.device import Graph, GraphDevice, Launch, Opaque
+from tinycore.errors import DataError
+from tinycore.ir import UOp
+from tinycore.runtime.bound import Bound, bind
+from tinycore.runtime.cache import CacheWarning
+from tinycore.runtime.compiler import tensor_observers
+from tinycore.runtime.device import GraphDevice
 from tinycore.runtime.devices import capabilities_of, get_device
 from tinycore.runtime.joined import joining_key, schedule_doors
-from tinycore.runtime.storage import new_buffer_node, storage_of
-from tinycore.schedule import KernelStep, Schedule, make_schedule, nbytes, number_buffers, outline
+from tinycore.runtime.stored import pack, plan_cache, plan_key, unpack
+from tinycore.schedule import Schedule, make_schedule, number_buffers, outline
+from tinycore.schedule.outline import Outline
 
 _KEPT = 512
-_IDLE_GRAPHS = 4
 _plans: dict[Hashable, Plan] = {}
 _lock = threading.Lock()
 
 
-def plan_of(roots: Sequence[UOp], home: str) -> tuple[Plan, list[UOp]]:
+def plan_of(roots: Sequence[UOp], home: str, fixed: bool = True) -> tuple[Plan, list[UOp]]:
     """(plan, inputs) of a graph; values made of constants only are stored on the device `home`.
 
-    Raises what scheduling raises.
+    Graphs with sizes that are not `fixed` are not looked for on disk. Raises BackendUnavailable.
     """
     found, inputs = outline(roots)
     key = (found, home, joining_key(), config().validate)
     plan = _plans.get(key)
     if plan is None:
-        numbered, inputs = number_buffers(list(roots))
-        schedule = make_schedule(
-            numbered, home, schedule_doors(), tensor_observers(), capabilities=capabilities_of
-        )
-        plan = Plan(schedule, len(inputs))
+        plan = Plan(home, len(inputs))
+        if fixed:
+            plan.find(found, inputs)
         with _lock:
             _plans[key] = plan
             while len(_plans) > _KEPT:
@@ -57,234 +56,63 @@ def forget_plans() -> None:
 
 
 class Plan:
-    """A schedule, and what running it again needs.
+    """What a graph became; made when it is first asked for.
 
     Attributes
     ----------
-    schedule: the steps, over numbered buffers.
+    home: the device of values made of constants only.
     inputs: how many buffers are given.
     """
 
-    __slots__ = ("_bound", "_used", "inputs", "schedule")
+    __slots__ = ("_bound", "_key", "_schedule", "home", "inputs", "uses")
 
-    def __init__(self, schedule: Schedule, inputs: int) -> None:
-        self.schedule, self.inputs = schedule, inputs
+    def __init__(self, home: str, inputs: int) -> None:
+        self.home, self.inputs, self.uses = home, inputs, 0
+        self._schedule: Schedule | None = None
         self._bound: Bound | None = None
-        self._used = False
+        self._key: str | None = None
+
+    def schedule(self, roots: Sequence[UOp]) -> Schedule:
+        """The steps, over numbered buffers; `roots` have the outline of the plan."""
+        if self._schedule is None:
+            numbered, _ = number_buffers(list(roots))
+            self._schedule = make_schedule(
+                numbered, self.home, schedule_doors(), tensor_observers(), capabilities=capabilities_of
+            )
+        return self._schedule
 
     def bound(self) -> Bound | None:
-        """The plan as one call of its device, from the second use on; None where it has to go step by step."""
+        """The plan as one call of its device, where it is known to be one."""
         bound = self._bound
-        if bound is not None:
-            if get_device(bound.device.name) is bound.device:
-                return bound
-            self._bound, self._used = None, False  # the device was opened anew
-        if not self._used:
-            self._used = True
-            return None
-        self._bound = _bind(self.schedule, self.inputs)
-        return self._bound
+        if bound is not None and get_device(bound.device.name) is not bound.device:
+            self._bound, self.uses, bound = None, 0, None  # the device was opened anew
+        return bound
 
-
-@dataclass(frozen=True, slots=True)
-class _Remembered:
-    """A launch that is left out while its source is unchanged."""
-
-    kernel: UOp
-    compiled: Compiled
-    source: int
-    nbytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Result:
-    """Where a root is: a place, seen through reshapes."""
-
-    place: int
-    shapes: tuple[Shape, ...]
-
-
-@dataclass(slots=True)
-class Bound:
-    """A schedule of launches on one device; places are numbers of buffers in one list.
-
-    The list holds the inputs, then what is made for results, then temporaries, then remembered copies.
-    """
-
-    device: GraphDevice
-    made: tuple[tuple[DType, Shape, int], ...]
-    """(dtype, shape, bytes) of every result that is not an input."""
-    temporaries: tuple[int, ...]
-    """Their bytes."""
-    remembered: tuple[_Remembered, ...]
-    launches: tuple[tuple[Compiled, tuple[int, ...]], ...]
-    written: tuple[int, ...]
-    """Inputs that are changed in place."""
-    results: tuple[_Result, ...]
-    arguments: Callable[[Sequence[Opaque]], tuple[Opaque, ...]]
-    """From the memory of all places the arguments of all launches."""
-    idle: list[Graph] = field(default_factory=list)
-
-    def run(self, inputs: Sequence[UOp]) -> list[UOp]:
-        """Launch everything; the nodes of the results. Raises DeviceError when memory is exhausted."""
-        device = self.device
-        allocator = device.allocator
-        buffers = [storage_of(node) for node in inputs]
-        made = [Buffer(device, size) for _, _, size in self.made]
-        memories: list[Opaque] = [buffer.memory for buffer in buffers]
-        memories += [buffer.memory for buffer in made]
-        borrowed: list[tuple[Opaque, int]] = []
-        try:
-            for size in self.temporaries:
-                memory = allocator.allocate(size)
-                borrowed.append((memory, size))
-                memories.append(memory)
-            for call in self.remembered:
-                memories.append(self._recall(call, buffers[call.source]))
-            for place in self.written:
-                buffers[place].version += 1
-            self._replay(memories)
-        finally:
-            for memory, size in borrowed:
-                allocator.free(memory, size)
-        nodes = [*inputs]
-        for (dtype, shape, _), buffer in zip(self.made, made, strict=True):
-            nodes.append(new_buffer_node(dtype, shape, device.name, buffer))
-        return [_shaped(nodes[result.place], result.shapes) for result in self.results]
-
-    def _recall(self, call: _Remembered, source: Buffer) -> Opaque:
-        target = source.derived(call.kernel)
-        if target is None:
-            target = Buffer(self.device, call.nbytes)
-            source.remember(call.kernel, target)
-        if not target.follows(source):
-            target.version += 1
-            call.compiled.executable.launch((target.memory, source.memory), (), _grid(call.compiled))
-            target.set_source(source)
-        return target.memory
-
-    def _replay(self, memories: Sequence[Opaque]) -> None:
-        if not self.launches:
+    def find(self, found: Outline, inputs: Sequence[UOp]) -> None:
+        """Look for the plan of an outline on disk."""
+        cache = plan_cache()
+        if cache is None or not isinstance(get_device(self.home), GraphDevice):
             return
-        try:
-            graph = self.idle.pop()  # one that no other thread uses now
-        except IndexError:
-            graph = self.device.capture(
-                [
-                    Launch(code.executable, tuple([memories[place] for place in places]), (), _grid(code))
-                    for code, places in self.launches
-                ]
-            )
-        else:
-            graph.rebind(self.arguments(memories))
-        graph.replay()
-        if len(self.idle) < _IDLE_GRAPHS:
-            self.idle.append(graph)
+        self._key = plan_key(found, self.home, {node.arg[2] for node in inputs})
+        content = cache.get(self._key)
+        if content is not None:
+            try:
+                self._bound = unpack(content, self.inputs)
+            except DataError as error:
+                _warn_of_entry(error.what)
+
+    def keep(self) -> None:
+        """After the schedule has run step by step: bind it, for the next time and for other processes."""
+        self.uses += 1
+        cache = plan_cache() if self._key is not None and self.uses == 1 else None
+        if self._bound is not None or self._schedule is None or (cache is None and self.uses != 2):
+            return
+        self._bound = bind(self._schedule, self.inputs)
+        content = pack(self._bound) if cache is not None and self._bound is not None else None
+        if cache is not None and self._key is not None and content is not None:
+            cache.put(self._key, content)
 
 
-def _shaped(node: UOp, shapes: tuple[Shape, ...]) -> UOp:
-    for shape in shapes:
-        node = UOp(ops.RESHAPE, node.dtype, (node,), shape)
-    return node
-
-
-def _grid(compiled: Compiled) -> tuple[Any, ...]:
-    return compiled.grid
-
-
-def _bind(schedule: Schedule, inputs: int) -> Bound | None:
-    """The schedule as launches of one device, or None: copies, several devices or symbolic sizes."""
-    steps = [step for step in schedule.steps if isinstance(step, KernelStep)]
-    names = {step.device for step in steps}
-    if len(steps) != len(schedule.steps) or len(names) != 1 or not _static(schedule, steps):
-        return None
-    device = get_device(names.pop())
-    if not isinstance(device, GraphDevice):
-        return None
-    compiled = compile_kernels([(step.kernel, device) for step in steps])
-    if any(code.variables or not _positive(code.grid) for code in compiled):
-        return None
-    return _Binder(device, schedule, inputs).bound(list(zip(steps, compiled, strict=True)))
-
-
-def _ints(shape: Sequence[object]) -> bool:
-    return all(isinstance(dim, int) for dim in shape)
-
-
-def _positive(grid: Sequence[object]) -> bool:
-    return all(isinstance(dim, int) and dim > 0 for dim in grid)
-
-
-def _static(schedule: Schedule, steps: Sequence[KernelStep]) -> bool:
-    buffers = [buffer for step in steps for buffer in step.buffers]
-    buffers += [_base(result)[0] for result in schedule.results]
-    return all(_ints(buffer.arg[1]) for buffer in buffers)
-
-
-def _base(result: UOp) -> tuple[UOp, tuple[Shape, ...]]:
-    """The BUFFER of a result, and the shapes that it is seen through, the innermost first."""
-    shapes: list[Shape] = []
-    while result.op is ops.RESHAPE:
-        shapes.append(result.arg)
-        result = result.src[0]
-    assert result.op is ops.BUFFER
-    return result, tuple(reversed(shapes))
-
-
-class _Binder:
-    """Gives every buffer of a schedule its place."""
-
-    def __init__(self, device: GraphDevice, schedule: Schedule, inputs: int) -> None:
-        self.device, self.schedule, self.inputs = device, schedule, inputs
-        self.made: dict[UOp, int] = {}
-        self.slots = dict(schedule.slots)
-        self.sizes: list[int] = []
-        for node, slot in schedule.slots:
-            self.sizes += [0] * (slot + 1 - len(self.sizes))
-            self.sizes[slot] = max(self.sizes[slot], nbytes(node))
-
-    def bound(self, steps: Sequence[tuple[KernelStep, Compiled]]) -> Bound | None:
-        results = [_base(result) for result in self.schedule.results]
-        for node, _ in results:
-            if node.arg[0] >= 0:
-                self.made.setdefault(node, len(self.made))
-        remembered = {
-            step.buffers[0]: _Remembered(
-                step.kernel, code, -1 - step.buffers[1].arg[0], nbytes(step.buffers[0])
-            )
-            for step, code in steps
-            if step.remember
-        }
-        if any(node in self.made for node in remembered):
-            return None  # the copy itself was asked for
-        first = self.inputs + len(self.made) + len(self.sizes)
-        copies = {node: first + position for position, node in enumerate(remembered)}
-        launches = tuple(
-            [
-                (code, tuple([copies[node] if node in copies else self.place(node) for node in step.buffers]))
-                for step, code in steps
-                if not step.remember
-            ]
-        )
-        flat = [place for _, places in launches for place in places]
-        written = [
-            self.place(node) for step, _ in steps for node in step.buffers[: step.outputs] if node.arg[0] < 0
-        ]
-        return Bound(
-            self.device,
-            tuple([(node.dtype, node.arg[1], nbytes(node)) for node in self.made]),
-            tuple(self.sizes),
-            tuple(remembered.values()),
-            launches,
-            tuple(dict.fromkeys(written)),
-            tuple([_Result(self.place(node), shapes) for node, shapes in results]),
-            itemgetter(*flat) if len(flat) > 1 else lambda memories: (memories[flat[0]],),
-        )
-
-    def place(self, node: UOp) -> int:
-        number: int = node.arg[0]
-        if number < 0:
-            return -1 - number
-        if node in self.made:
-            return self.inputs + self.made[node]
-        return self.inputs + len(self.made) + self.slots[node]
+@functools.cache
+def _warn_of_entry(problem: str) -> None:
+    warnings.warn(f"an entry of the plan cache was of no use: {problem}", CacheWarning, stacklevel=2)

@@ -12,6 +12,7 @@ from tinycore.config import config
 from tinycore.errors import BindingError
 from tinycore.ir import UOp, ops
 from tinycore.runtime import report
+from tinycore.runtime.bound import recall_key
 from tinycore.runtime.buffer import Buffer
 from tinycore.runtime.compiler import Compiled, compile_kernels
 from tinycore.runtime.device import Device
@@ -138,12 +139,12 @@ def realize(roots: Sequence[UOp], bindings: Bindings | None = None, device: str 
     if all(_stored(root) for root in roots):
         return list(roots)
     home = device or default_device()
-    plan, inputs = plan_of(roots, home)
+    plan, inputs = plan_of(roots, home, fixed=not bindings)
     if not bindings and not _watched():
         bound = plan.bound()
         if bound is not None:
             return bound.run(inputs)
-    schedule = plan.schedule
+    schedule = plan.schedule(roots)
     if config().debug >= 1:
         report.introduce(home)
         report.scheduled(schedule)
@@ -152,11 +153,13 @@ def realize(roots: Sequence[UOp], bindings: Bindings | None = None, device: str 
         for k, node in enumerate(inputs)
     }
     _check_sizes(schedule, bindings)
+    codes = _codes(schedule.steps)
     _allocate(schedule, buffers)
-    _recall(schedule, buffers)
-    calls = _calls(schedule.steps, buffers)
+    _recall(schedule, codes, buffers)
+    calls = _calls(schedule.steps, codes, buffers)
     for call in calls:
         call.run(bindings)
+    plan.keep()
     for recorder in recorders.get():
         recorder(calls, bindings)
     nodes = dict(zip(list(buffers)[: len(inputs)], inputs, strict=True))
@@ -215,29 +218,39 @@ def _allocate(schedule: Schedule, buffers: dict[UOp, Buffer]) -> None:
             buffers[node] = Buffer(get_device(node.arg[2]), nbytes(node))
 
 
-def _recall(schedule: Schedule, buffers: dict[UOp, Buffer]) -> None:
+Codes = Mapping[tuple[UOp, str], Compiled]
+"""The code of every kernel on its device, but for those that are interpreted."""
+
+
+def _codes(steps: Sequence[Step]) -> Codes:
+    """Raises CompileError before anything runs."""
+    kernels = [step for step in steps if isinstance(step, KernelStep)]
+    wanted = [(step.kernel, device) for step in kernels if (device := _compiles_for(step)) is not None]
+    keys = [(kernel, device.name) for kernel, device in wanted]
+    return dict(zip(keys, compile_kernels(wanted), strict=True))
+
+
+def _recall(schedule: Schedule, codes: Codes, buffers: dict[UOp, Buffer]) -> None:
     """Results that are worth keeping are stored where they were stored the last time."""
     for step in schedule.steps:
         if isinstance(step, KernelStep) and step.remember:
             target, source = step.buffers[0], buffers[step.buffers[1]]
-            known = source.derived(step.kernel)
+            key = recall_key(step.kernel, codes.get((step.kernel, step.device)))
+            known = source.derived(key)
             if known is None:
-                source.remember(step.kernel, buffers[target])
+                source.remember(key, buffers[target])
             else:
                 buffers[target] = known
 
 
-def _calls(steps: Sequence[Step], buffers: Mapping[UOp, Buffer]) -> list[Call]:
-    """Every step with its code and its buffers. Raises CompileError before anything runs."""
-    kernels = [step for step in steps if isinstance(step, KernelStep)]
-    wanted = [(step.kernel, device) for step in kernels if (device := _compiles_for(step)) is not None]
-    code = iter(compile_kernels(wanted))
+def _calls(steps: Sequence[Step], codes: Codes, buffers: Mapping[UOp, Buffer]) -> list[Call]:
+    """Every step with its code and its buffers."""
     calls: list[Call] = []
     for step in steps:
         if isinstance(step, CopyStep):
             calls.append(CopyCall(buffers[step.source], buffers[step.target]))
         else:
-            found = next(code) if _compiles_for(step) is not None else None
+            found = codes.get((step.kernel, step.device))
             call = KernelCall(
                 step.kernel, found, tuple([buffers[node] for node in step.buffers]), step.outputs
             )
