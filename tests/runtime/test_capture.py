@@ -9,6 +9,7 @@ from graphs import DEVICES, assign, compilations, contiguous, copy, data, matmul
 from tinycore.config import override
 from tinycore.errors import BindingError, TinycoreError
 from tinycore.ir import UOp
+from tinycore.runtime import plan
 from tinycore.runtime.capture import capture
 from tinycore.runtime.device import GraphDevice
 from tinycore.runtime.devices import get_device
@@ -40,6 +41,7 @@ def device(request, monkeypatch):
     name = request.param.split()[0]
     need(name)
     if request.param != name:
+        plan.forget_plans()  # those of the device as it is
         monkeypatch.delattr(type(get_device(name)), "capture")
         assert not isinstance(get_device(name), GraphDevice)
     return name
