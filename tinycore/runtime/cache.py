@@ -42,7 +42,7 @@ MAGIC = b"\x93TCENTR1"
 HEADER = struct.Struct("<8sQ32s")
 _numbers = itertools.count()
 _warned: dict[Path, set[str]] = {}
-"""What has been warned of, by root: several namespaces have the same trouble once."""
+"""What has been warned of, by root: namespaces have the trouble with their root in common."""
 SUFFIX = ".entry"
 PARTIAL = ".partial"
 _KEY = re.compile(r"[0-9a-f]{4,128}\Z")
@@ -103,7 +103,7 @@ class DiskCache:
         self.directory = self.root / namespace
         self.limit = config().cache_bytes if limit is None else limit
         self._lock = threading.Lock()
-        self._warned = _warned.setdefault(self.root, set())
+        self._warned: set[str] = set()
         self._hits = self._misses = self._writes = self._rejected = 0
         self._unswept: int | None = None  # bytes written since the last sweep; None before the first
         self._writable = True
@@ -289,8 +289,9 @@ class DiskCache:
 
     def _warn(self, kind: str, message: str) -> None:
         with self._lock:
-            first = kind not in self._warned
-            self._warned.add(kind)
+            warned = self._warned if kind == "entry" else _warned.setdefault(self.root, set())
+            first = kind not in warned
+            warned.add(kind)
         if first:
             warnings.warn(message, CacheWarning, stacklevel=4)
 
