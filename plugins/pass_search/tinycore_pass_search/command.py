@@ -103,7 +103,7 @@ def _kernels(roots: list[UOp], target: Target) -> list[UOp]:
 
     numbered, _ = number_buffers(roots)
     schedule = make_schedule(
-        numbered, target.name, schedule_doors(), capabilities=lambda _: target.capabilities, remember=False
+        numbered, target.name, schedule_doors(), capabilities=lambda _: target.capabilities
     )
     kernels = dict.fromkeys(step.kernel for step in schedule.steps if isinstance(step, KernelStep))
     return sorted(kernels, key=_work, reverse=True)
