@@ -17,6 +17,7 @@ from tinycore.codegen.carry import Carry
 from tinycore.codegen.tiling import Action, Bind, Order, Prefetch, Split
 from tinycore.ir import Capabilities, UOp
 from tinycore_pass_tile.analysis import Nest, bound, divisor_near, is_static, largest_itemsize, number
+from tinycore_pass_tile.streamed import near_cache
 
 SERIAL_WORK = 1 << 14
 """Kernels of fewer iterations are not worth waking a thread for."""
@@ -116,7 +117,7 @@ def choose_columns(
         Bind(masked, "vector"),
         Order((*nest_order, *stepped, tiles, more)),
     ]
-    if shape.bytes_read > capabilities.threads * capabilities.cache_bytes[:2][-1]:
+    if shape.bytes_read > capabilities.threads * near_cache(capabilities):
         actions.append(Prefetch(loop=1, steps=1))
     return actions
 
@@ -131,7 +132,7 @@ def _chunks(
     parallel: bool,
     actions: list[Action],
 ) -> tuple[int, list[int]]:
-    """Pieces of rows whose partial results take a quarter of the second cache, and chunks for every thread.
+    """Pieces of rows, of which a step takes a quarter of the second cache, and chunks for every thread.
 
     Answers the range of the columns of a piece, and the loops around it.
     """
@@ -145,7 +146,7 @@ def _chunks(
         actions += [Split(outer[0], size, grid, inner, "bound"), Bind(grid, "global"), Bind(inner, "loop")]
         outer[:1] = [grid, inner]
     total = bound(shape.columns)
-    most = max(step, capabilities.cache_bytes[:2][-1] // 4 // (itemsize * shape.results))
+    most = max(step, near_cache(capabilities) // 4 // (itemsize * max(STEPS, shape.results)))
     wanted = min(most, total, -(-total // capabilities.threads) if parallel and not spread else total)
     if is_static(shape.columns):
         size = divisor_near(total, wanted, step)

@@ -11,8 +11,8 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tinycore.codegen.tiling import Action, Bind, Order, Prefetch, Split
-from tinycore.ir import Capabilities, UOp, dims, ops
+from tinycore.codegen.tiling import Action, Bind, Order, Split
+from tinycore.ir import Capabilities, UOp, ops
 from tinycore_pass_tile.analysis import (
     Access,
     Nest,
@@ -23,6 +23,7 @@ from tinycore_pass_tile.analysis import (
     number,
 )
 from tinycore_pass_tile.columns import choose_columns, columns_of
+from tinycore_pass_tile.streamed import next_rows, streamed_load
 
 INSIDE, MOST_INSIDE = 4.0, 64.0
 """How much more an access inside a reduction counts than one outside: at least and, in a long one, at most."""
@@ -55,6 +56,8 @@ def choose_lanes(nest: Nest, capabilities: Capabilities, ids: Iterator[int], par
     if nest.ordered and vector is None:
         rows = list(nest.loops[-1:])  # one step waits for the one before it: several rows at a time
     tile = _tile(nest, vector, rows, lanes, capabilities)
+    load = streamed_load(nest, capabilities) if vector is None else None
+    tile.streamed = load is not None
     grid = _parallel(nest, plan, vector, tile, capabilities) if parallel else None
     renamed = {number(node): number(node) for node in nest.loops}
     if grid is not None:
@@ -73,19 +76,9 @@ def choose_lanes(nest: Nest, capabilities: Capabilities, ids: Iterator[int], par
     for reduction, ranges in nest.reductions:
         _reduction(plan, nest, reduction, ranges, vector, lanes, tile)
     _order(plan, nest, vector, grid, tile, renamed)
-    if vector is None and tile.contraction and nest.reductions and _streams(nest, capabilities):
-        plan.actions.append(Prefetch(loop=1, steps=1))
+    if load is not None and tile.rows:
+        plan.actions += next_rows(load, tile.rows, capabilities)
     return plan.actions
-
-
-def _streams(nest: Nest, capabilities: Capabilities) -> bool:
-    """Whether what a contraction reads comes from memory: its rows are too short for the processor to foresee."""
-    sizes = [
-        dims.upper(dims.product(access.node.src[0].shape)) * access.node.dtype.itemsize
-        for access in nest.accesses
-        if access.inside is not None and access.node.src[0].op is ops.PARAM
-    ]
-    return max(sizes, default=0) > capabilities.threads * max(capabilities.cache_bytes[:2], default=0)
 
 
 # --- choosing ---------------------------------------------------------------------------------------------
@@ -168,6 +161,8 @@ class _Tile:
     vectors: int
     rows: list[tuple[UOp, int]]
     contraction: bool
+    streamed: bool = False
+    """Whether reductions wait for memory."""
 
 
 def _tile(nest: Nest, vector: UOp | None, rows: list[UOp], lanes: int, capabilities: Capabilities) -> _Tile:
@@ -302,6 +297,9 @@ def _reduction(
         lanes //= 2
     if lanes >= 4 and _score(loads, best) > 0:
         vectors = 1 if tile.rows else 4
+        if tile.streamed and not tile.rows:
+            # Whole vectors of an array that does not begin at a line of the cache would all cross lines.
+            lanes, vectors = lanes // 2, vectors * 2
         while vectors > 1 and bound(best) < 2 * lanes * vectors:
             vectors //= 2
         _vectorize(plan, number(best), best, lanes, vectors, exact=True)
