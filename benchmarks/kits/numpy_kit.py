@@ -97,8 +97,11 @@ class ArrayKit:
     def gelu(self, x: Any) -> Any:
         return x * 0.5 * (1 + erf(x / math.sqrt(2)))
 
-    def attention(self, q: Any, k: Any, v: Any, causal: bool = False) -> Any:
+    def attention(self, q: Any, k: Any, v: Any, causal: bool = False, mask: Any = None) -> Any:
+        """With a mask of bools (what is attended to) or of numbers (added to the scores)."""
         scores = q @ self.xp.swapaxes(k, -1, -2) / math.sqrt(q.shape[-1])
+        if mask is not None:
+            scores = self.xp.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
         if causal:
             mask = np.tril(np.ones(scores.shape[-2:], bool))
             scores = self.xp.where(mask, scores, -np.inf)

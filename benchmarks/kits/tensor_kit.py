@@ -57,8 +57,8 @@ class TensorKit:
     def gelu(self, x: Any) -> Any:
         return x.gelu()
 
-    def attention(self, q: Any, k: Any, v: Any, causal: bool = False) -> Any:
-        return q.scaled_dot_product_attention(k, v, is_causal=causal)
+    def attention(self, q: Any, k: Any, v: Any, causal: bool = False, mask: Any = None) -> Any:
+        return q.scaled_dot_product_attention(k, v, attn_mask=mask, is_causal=causal)
 
     def conv2d(self, x: Any, weight: Any, stride: int = 1, padding: int = 0, groups: int = 1) -> Any:
         return x.conv2d(weight, stride=stride, padding=padding, groups=groups)

@@ -107,8 +107,8 @@ class TorchKit:
     def gelu(self, x: Any) -> Any:
         return functional.gelu(x)
 
-    def attention(self, q: Any, k: Any, v: Any, causal: bool = False) -> Any:
-        return functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    def attention(self, q: Any, k: Any, v: Any, causal: bool = False, mask: Any = None) -> Any:
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
 
     def conv2d(self, x: Any, weight: Any, stride: int = 1, padding: int = 0, groups: int = 1) -> Any:
         return functional.conv2d(x, weight, None, stride, padding, 1, groups)

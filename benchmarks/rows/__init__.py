@@ -16,9 +16,21 @@ from benchmarks.rows import (
     neighbours,
     networks,
     reductions,
+    sequences,
 )
 
-MODULES = (matmul, elementwise, reductions, convolution, attention, indexing, networks, graphs, neighbours)
+MODULES = (
+    matmul,
+    elementwise,
+    reductions,
+    convolution,
+    attention,
+    indexing,
+    networks,
+    graphs,
+    neighbours,
+    sequences,
+)
 ROWS: dict[str, Row] = {row.name: row for module in MODULES for row in module.ROWS}
 
 

@@ -12,17 +12,13 @@ from functools import partial
 from typing import Any
 
 from benchmarks.model import Row
-from benchmarks.rows import attention, elementwise, networks, reductions
+from benchmarks.rows import elementwise, networks, reductions
 from benchmarks.rows.convolution import conv_row
 from benchmarks.rows.data import nbytes, normal
 from benchmarks.rows.matmul import matmul_row
 
 SUITE = "neighbours"
-BASE = {
-    row.name: row
-    for rows in (attention.ROWS, elementwise.ROWS, reductions.ROWS, networks.ROWS)
-    for row in rows
-}
+BASE = {row.name: row for rows in (elementwise.ROWS, reductions.ROWS, networks.ROWS) for row in rows}
 
 
 def _near(base: str, row: Row) -> Row:
@@ -124,19 +120,6 @@ def _memory() -> list[Row]:
 
 def _networks() -> list[Row]:
     rows = []
-    for shape in ((1, 8, 256, 64), (8, 7, 255, 64), (8, 8, 257, 64), (8, 8, 256, 72)):
-        name = "x".join(map(str, shape))
-        batch, heads, length, width = shape
-        rows.append(
-            _like(
-                "attention.8x8x256x64",
-                f"near.attention.{name}",
-                f"attention {name}",
-                [shape] * 3,
-                operations=4.0 * batch * heads * length * length * width,
-                traffic=4 * nbytes(shape),
-            )
-        )
     for batch in (1, 64, 255, 257):
         rows.append(
             _like(

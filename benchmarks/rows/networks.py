@@ -121,17 +121,17 @@ def join_heads(kit: Any, x: Any) -> Any:
     return kit.transpose(x, 0, 2, 1, 3).reshape((batch, length, heads * width))
 
 
-def pre_norm(kit: Any, block: Block, x: Any) -> Any:
-    """GPT's block, causal."""
+def pre_norm(kit: Any, block: Block, x: Any, causal: bool = True) -> Any:
+    """GPT's block, or that of a vision transformer, which is not causal."""
     q, k, v = split_heads(kit, block, block.norm1(x))
-    x = x + block.mixed(join_heads(kit, kit.attention(q, k, v, causal=True)))
+    x = x + block.mixed(join_heads(kit, kit.attention(q, k, v, causal=causal)))
     return x + block.down(kit.gelu(block.up(block.norm2(x))))
 
 
-def post_norm(kit: Any, block: Block, x: Any) -> Any:
+def post_norm(kit: Any, block: Block, x: Any, mask: Any = None) -> Any:
     """BERT's block."""
     q, k, v = split_heads(kit, block, x)
-    x = block.norm1(x + block.mixed(join_heads(kit, kit.attention(q, k, v))))
+    x = block.norm1(x + block.mixed(join_heads(kit, kit.attention(q, k, v, mask=mask))))
     return block.norm2(x + block.down(kit.gelu(block.up(x))))
 
 
@@ -144,11 +144,11 @@ class MiniLm:
         self.blocks = [Block(kit, 384, 12, 1536) for _ in range(6)]
 
 
-def minilm(kit: Any, model: MiniLm, tokens: Any) -> Any:
-    """(batch, length) tokens to (batch, 384)."""
+def minilm(kit: Any, model: MiniLm, tokens: Any, mask: Any = None) -> Any:
+    """(batch, length) tokens to (batch, 384); a mask says which tokens are attended to."""
     x = model.norm(model.words(tokens) + model.places.weight[: tokens.shape[1]])
     for block in model.blocks:
-        x = post_norm(kit, block, x)
+        x = post_norm(kit, block, x, mask)
     return kit.mean(x, 1)
 
 
@@ -181,7 +181,8 @@ def gpt2_decode(kit: Any, model: Gpt2, token: Any, position: Any, *caches: Any) 
     return kit.matmul(model.norm(x)[:, 0], kit.transpose(model.words.weight))
 
 
-def _gpt_arguments(generator: np.random.Generator) -> tuple[np.ndarray, ...]:
+def gpt_arguments(generator: np.random.Generator) -> tuple[Any, ...]:
+    """A token, a position, and the keys and values of every block."""
     cache = (1, GPT_HEADS, GPT_CACHE, GPT_WIDTH // GPT_HEADS)
     caches = [one(generator, cache) for _ in range(2 * GPT_LAYERS)]
     return integers(generator, 50257, (1, 1)), Position(GPT_POSITION, GPT_CACHE - 1), *caches
@@ -269,7 +270,7 @@ ROWS = (
         "gpt2.decode",
         "GPT-2 small, one token, 128 in the cache",
         "more",
-        _gpt_arguments,
+        gpt_arguments,
         gpt2_decode,
         model=Gpt2,
         kits=("tinycore", "torch"),
