@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -182,6 +182,36 @@ class Bindings:
         if function is None:
             raise InterpretError(f"{node.op.name} cannot stand in a dimension", where=repr(node))
         return int(function(*[self._known[operand] for operand in node.src]))
+
+
+def bind(nodes: Iterable[UOp]) -> dict[UOp, int]:
+    """A value for every variable that occurs: a small one, as its limits allow."""
+    variables: set[UOp] = set()
+    for node in nodes:
+        if node.op is ops.VARIABLE:
+            variables.add(node)
+        elif node.op in (ops.PARAM, ops.BUFFER, ops.RESHAPE, ops.EXPAND, ops.CONST, ops.SHRINK, ops.PAD):
+            variables |= dims.variables(_flat(node.arg))
+    return {variable: _some_value(variable) for variable in variables}
+
+
+def _flat(arg: Any) -> tuple[Any, ...]:
+    """The dimensions inside an attribute."""
+    found: list[Any] = []
+    stack = [arg]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, tuple):
+            stack.extend(part)
+        elif isinstance(part, UOp):
+            found.append(part)
+    return tuple(found)
+
+
+def _some_value(variable: UOp) -> int:
+    _, minimum, maximum, multiple = variable.arg
+    wanted = min(maximum, max(minimum, 5))
+    return int(min(maximum // multiple, -(-wanted // multiple)) * multiple)
 
 
 def as_stored(name: str, array: Array, dtype: DType, shape: Shape, bindings: Bindings) -> Array:

@@ -21,6 +21,7 @@ from tinycore.errors import PluginError, did_you_mean
 from tinycore.plugin.discover import Plugin
 from tinycore.plugin.hookspecs import PROJECT, HookSpecs
 from tinycore.plugin.manifest import HOOK_NAMES
+from tinycore.runtime.environment import Validation
 
 T = TypeVar("T")
 
@@ -111,6 +112,10 @@ class Hooks:
                 return str(name)
             self.record(plugin, "tinycore_select_device", PluginError(f"device {name!r} is not available"))
         return None
+
+    def validation(self) -> Validation | None:
+        """The first plugin's answer."""
+        return next((found for _, found in self.call("tinycore_validation")), None)
 
     def emit(self, event: Mapping[str, Any]) -> None:
         """Tell the observers; a plugin that failed before is not called again."""

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pluggy
 
-from tinycore.runtime.environment import BackendSpec, FrontendSpec, PassSpec, RuleSource
+from tinycore.runtime.environment import BackendSpec, FrontendSpec, PassSpec, RuleSource, Validation
 
 if TYPE_CHECKING:
     import argparse
@@ -137,6 +137,31 @@ class HookSpecs:
         @hookimpl
         def tinycore_select_device(available):
             return "SIM" if "SIM" in available else None
+        ```
+        """
+
+    @hookspec(firstresult=True)
+    def tinycore_validation(self) -> Validation | None:
+        """Answer what checks the compiler (`tinycore.runtime.environment.Validation`).
+
+        Called while `TINYCORE_VALIDATE=1`. The first answer that is not None counts.
+
+        ```python
+        from tinycore.plugin import hookimpl
+
+        class Printer:
+            def kernel(self, target):
+                return lambda seen: print(seen.name, "on", target.name)
+
+            def tensors(self):
+                return lambda seen: print(seen.name)
+
+            def launch(self, kernel, device, buffers, bindings, launch):
+                launch()
+
+        @hookimpl
+        def tinycore_validation():
+            return Printer()
         ```
         """
 

@@ -25,6 +25,7 @@ HOOK_NAMES: Final = (
     "tinycore_frontends",
     "tinycore_add_commands",
     "tinycore_select_device",
+    "tinycore_validation",
     "tinycore_doctor",
     "tinycore_on_event",
 )

@@ -103,6 +103,7 @@ def assemble(plugins: Iterable[Plugin]) -> Registry:
         ),
         sources=tuple(p.root for p in plugins if p.root and p.usable and _compiles(p)),
         missing=MappingProxyType(_missing(plugins, backends)),
+        validation=hooks.validation if hooks.implementers("tinycore_validation") else None,
         select_device=hooks.select_device if hooks.implementers("tinycore_select_device") else None,
         observers=(hooks.emit,) if hooks.implementers("tinycore_on_event") else (),
     )

@@ -32,7 +32,7 @@ from tinycore.rules.doors import Observer
 from tinycore.runtime import report
 from tinycore.runtime.cache import CacheWarning, DiskCache, open_cache
 from tinycore.runtime.device import Device, Executable, Signature
-from tinycore.runtime.environment import environment
+from tinycore.runtime.environment import environment, validation
 from tinycore.runtime.joined import joined, lowering_digests, lowering_key
 
 FORMAT = 1
@@ -268,9 +268,7 @@ def observers(target: Target) -> tuple[Observer, ...]:
     if config().debug >= 5:
         found.append(report.passed)
     if config().validate:
-        from tinycore.codegen.validate import Validator
-
-        found.append(Validator(target))
+        found.append(validation().kernel(target))
     return tuple(found)
 
 
@@ -280,9 +278,7 @@ def tensor_observers() -> tuple[Observer, ...]:
     if config().debug >= 5:
         found.append(report.passed)
     if config().validate:
-        from tinycore.codegen.validate import check_tensors
-
-        found.append(check_tensors)
+        found.append(validation().tensors())
     return tuple(found)
 
 

@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
 from tinycore.errors import PluginError
 
 if TYPE_CHECKING:
-    from tinycore.ir.target import Target
+    from tinycore.ir import Target, UOp
+    from tinycore.rules.doors import Observer
+    from tinycore.runtime.buffer import Buffer
     from tinycore.runtime.device import Device
 
 Stage: TypeAlias = Literal["tensor", "schedule", "kernel", "tile", "late", "program"]
@@ -100,6 +102,26 @@ class FrontendSpec:
     """File suffixes it answers for."""
 
 
+class Validation(Protocol):
+    """What checks the compiler; everything raises ValidationError where a meaning has changed."""
+
+    def kernel(self, target: Target) -> Observer:
+        """What is told about the passes over one kernel (`tinycore.rules.doors.Observer`)."""
+
+    def tensors(self) -> Observer:
+        """What is told about the passes over a tensor graph."""
+
+    def launch(
+        self,
+        kernel: UOp,
+        device: str,
+        buffers: Sequence[Buffer],
+        bindings: Mapping[UOp, int],
+        launch: Callable[[], None],
+    ) -> None:
+        """Launch, and look at what it wrote."""
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """Everything installed plugins add, already checked and in order. Immutable.
@@ -122,6 +144,8 @@ class Environment:
     """Folders of the packages whose code or rules can change what a kernel becomes; for cache keys."""
     missing: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Backends that are installed but unusable, and why; for the error of whoever asks for one by name."""
+    validation: Callable[[], Validation | None] | None = None
+    """What checks the compiler while `TINYCORE_VALIDATE=1`."""
     select_device: Callable[[tuple[str, ...]], str | None] | None = None
     """Lets a plugin choose the default among the names of the devices that open; None: priorities decide."""
     observers: tuple[Callable[[Mapping[str, Any]], None], ...] = ()
@@ -175,6 +199,17 @@ def environment() -> Environment:
                 finally:
                     _loading = False
     return _loaded
+
+
+def validation() -> Validation:
+    """What checks the compiler. Raises PluginError where no plugin does."""
+    find = environment().validation
+    found = find() if find is not None else None
+    if found is None:
+        raise PluginError(
+            "TINYCORE_VALIDATE is set, and nothing can check", hint="pip install tinycore-tools-validate"
+        )
+    return found
 
 
 def reset() -> None:

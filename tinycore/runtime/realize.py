@@ -17,6 +17,7 @@ from tinycore.runtime.buffer import Buffer
 from tinycore.runtime.compiler import Compiled, compile_kernels
 from tinycore.runtime.device import Device
 from tinycore.runtime.devices import default_device, get_device
+from tinycore.runtime.environment import validation
 from tinycore.runtime.plan import plan_of
 from tinycore.runtime.reference import ReferenceDevice
 from tinycore.runtime.report import KernelTime, collect, statistics
@@ -50,9 +51,8 @@ class KernelCall:
                 statistics.report(KernelTime(kernel_name(self.kernel), device.name, seconds, 0, 0))
             return
         if config().validate:
-            from tinycore.runtime.validation import checked_launch
-
-            checked_launch(self.kernel, device.name, self.buffers, bindings, lambda: self._launch(bindings))
+            check = validation().launch
+            check(self.kernel, device.name, self.buffers, bindings, lambda: self._launch(bindings))
         else:
             self._launch(bindings)
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tinycore.codegen.compile import kernel_name, lower
-from tinycore.codegen.samples import bind
 from tinycore.errors import TinycoreError
+from tinycore.interpret.arrays import bind
 from tinycore.ir import UOp, dims, dtypes, ops, toposort
 from tinycore.ir.text import print_graph
 from tinycore.rules import Event, RuleInfo, origins, trace

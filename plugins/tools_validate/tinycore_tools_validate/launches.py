@@ -1,6 +1,6 @@
 """TINYCORE_VALIDATE=1 at run time: the first launch of every kernel is compared with the interpreter.
 
-Passes are checked one by one while a kernel is compiled (`tinycore.codegen.validate`); this checks what comes
+Passes are checked one by one while a kernel is compiled (`tinycore_tools_validate.passes`); this checks what comes
 after them: the renderer, the backend's compiler, the launch.
 """
 
@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tinycore.codegen.samples import (
+from tinycore.errors import ValidationError
+from tinycore.interpret import interpret_kernel
+from tinycore.ir import UOp, ops
+from tinycore.runtime.buffer import Buffer
+from tinycore.runtime.storage import Bindings, evaluate
+from tinycore_tools_validate.samples import (
     APPROXIMATED,
     LARGEST,
     WORK,
@@ -19,11 +24,6 @@ from tinycore.codegen.samples import (
     signed_zeros,
     within_noise,
 )
-from tinycore.errors import ValidationError
-from tinycore.interpret import interpret_kernel
-from tinycore.ir import UOp, ops
-from tinycore.runtime.buffer import Buffer
-from tinycore.runtime.storage import Bindings, evaluate
 
 if TYPE_CHECKING:
     import numpy as np

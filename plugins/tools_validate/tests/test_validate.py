@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from tinycore_tools_validate import launches as validation
+from tinycore_tools_validate import samples
+from tinycore_tools_validate.passes import PROGRAM_STEPS, Validator, steps_of
+from tinycore_tools_validate.samples import Precision, difference, draw
 
 from tinycore import Tensor, extra_rules
-from tinycore.codegen import pipeline, samples
-from tinycore.codegen.samples import Precision, difference, draw
-from tinycore.codegen.validate import PROGRAM_STEPS, Validator, steps_of
+from tinycore.codegen import pipeline
 from tinycore.config import override
-from tinycore.errors import BackendUnavailable, RuleError, ValidationError
+from tinycore.errors import BackendUnavailable, PluginError, RuleError, ValidationError
 from tinycore.interpret import interpret
 from tinycore.ir import UOp, dtypes, ops
 from tinycore.rules import load_file
-from tinycore.runtime import validation
 from tinycore.runtime.compiler import forget_loaded
 from tinycore.runtime.devices import default_device, device_names
 from tinycore.runtime.environment import PassSpec, environment, override_environment
@@ -179,9 +181,18 @@ def test_a_wrong_pass_in_python_is_caught_and_named():
 
     known = environment()
     passes = {**known.passes, "late": (PassSpec("swap", "late", swap),)}
-    changed = type(known)(known.backends, passes, known.rules)
+    changed = replace(known, passes=passes)
     lazy = numbers(4, 4) - numbers(4, 4)
     with override_environment(changed), pytest.raises(ValidationError, match="'swap' changed the meaning"):
+        lazy.numpy()
+
+
+def test_without_a_plugin_that_checks_nothing_runs_unchecked():
+    lazy = numbers(3, 5) - numbers(3, 5)
+    with (
+        override_environment(replace(environment(), validation=None)),
+        pytest.raises(PluginError, match="pip install tinycore-tools-validate"),
+    ):
         lazy.numpy()
 
 

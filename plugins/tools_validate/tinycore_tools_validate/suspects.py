@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tinycore.codegen.nest import TRUE
-from tinycore.codegen.samples import LARGEST, Precision, Sample, difference, signed_zeros
 from tinycore.errors import InterpretError, TinycoreError
 from tinycore.interpret import interpret, interpret_kernel
 from tinycore.interpret.arrays import Bindings
@@ -15,6 +14,7 @@ from tinycore.rules import Event, trace
 from tinycore.rules.doors import PassRun
 from tinycore.rules.module import FAST
 from tinycore.rules.tracing import show
+from tinycore_tools_validate.samples import LARGEST, Precision, Sample, difference, signed_zeros
 
 if TYPE_CHECKING:
     import numpy as np

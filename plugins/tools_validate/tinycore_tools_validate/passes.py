@@ -1,7 +1,7 @@
 """TINYCORE_VALIDATE=1: every pass is checked by running the graph before and after it on the interpreter.
 
 Results must be equal bit for bit, except where a pass may reorder a float reduction or replace an op by a
-declared approximation: then the stated tolerance holds (`tinycore.codegen.samples`). When a pass fails the
+declared approximation: then the stated tolerance holds (`tinycore_tools_validate.samples`). When a pass fails the
 check, the rule that changed the meaning is found by checking each of its rewrites, and named.
 """
 
@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tinycore.codegen.compile import grid_of
-from tinycore.codegen.samples import Precision, Sample, difference, draw, nudge, precision, within_noise
-from tinycore.codegen.suspects import INEXACT, events_of, find_wrong_rule, rules_that_fired
 from tinycore.errors import InterpretError, ValidationError
 from tinycore.interpret import interpret, interpret_kernel, interpret_program
 from tinycore.interpret.arrays import Bindings
@@ -22,6 +20,16 @@ from tinycore.ir.ops import Level
 from tinycore.ir.text import digest, print_graph
 from tinycore.ir.verify import verify
 from tinycore.rules.doors import PassRun
+from tinycore_tools_validate.samples import (
+    Precision,
+    Sample,
+    difference,
+    draw,
+    nudge,
+    precision,
+    within_noise,
+)
+from tinycore_tools_validate.suspects import INEXACT, events_of, find_wrong_rule, rules_that_fired
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from tinycore.interpret.arrays import Bindings
-from tinycore.ir import UOp, dims, ops
+from tinycore.interpret.arrays import Bindings, bind
+from tinycore.ir import UOp, ops
 from tinycore.ir.ops import Op
 
 if TYPE_CHECKING:
@@ -112,36 +112,6 @@ def draw(roots: Sequence[UOp], nodes: Iterable[UOp], seed: str, *, positive: boo
         for node, size in zip(memories, sizes, strict=True)
     }
     return Sample(inputs, bindings, whole)
-
-
-def bind(nodes: Iterable[UOp]) -> dict[UOp, int]:
-    """A value for every variable that occurs: a small one, as its limits allow."""
-    variables: set[UOp] = set()
-    for node in nodes:
-        if node.op is ops.VARIABLE:
-            variables.add(node)
-        elif node.op in (ops.PARAM, ops.BUFFER, ops.RESHAPE, ops.EXPAND, ops.CONST, ops.SHRINK, ops.PAD):
-            variables |= dims.variables(_flat(node.arg))
-    return {variable: _some_value(variable) for variable in variables}
-
-
-def _flat(arg: Any) -> tuple[Any, ...]:
-    """The dimensions inside an attribute."""
-    found: list[Any] = []
-    stack = [arg]
-    while stack:
-        part = stack.pop()
-        if isinstance(part, tuple):
-            stack.extend(part)
-        elif isinstance(part, UOp):
-            found.append(part)
-    return tuple(found)
-
-
-def _some_value(variable: UOp) -> int:
-    _, minimum, maximum, multiple = variable.arg
-    wanted = min(maximum, max(minimum, 5))
-    return int(min(maximum // multiple, -(-wanted // multiple)) * multiple)
 
 
 def _dims_of(memory: UOp) -> tuple[Any, ...]:
