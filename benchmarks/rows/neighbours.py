@@ -49,6 +49,17 @@ def _products() -> list[Row]:
         _near("gemv.4096", matmul_row(f"near.gemv.{n}", SUITE, 1, k, n))
         for k, n in ((4095, 4095), (4097, 4097), (4096, 4000))
     ]
+    rows += [
+        _near("gemv.4096", matmul_row(f"near.gemv.{m}x{k}x{n}", SUITE, m, k, n))
+        for m, k, n in (
+            (1, 4099, 4099),
+            (1, 5000, 3000),
+            (1, 100, 160_001),
+            (3, 4096, 4096),
+            (4096, 4096, 1),
+            (4097, 4097, 1),
+        )
+    ]
     return rows
 
 
@@ -87,6 +98,11 @@ def _memory() -> list[Row]:
                 traffic=3 * nbytes(shape),
             ),
         ]
+    for shape in ((15_999_989,), ((1 << 24) + 43,), (4097, 4097), (3, 5_592_407)):
+        name = "x".join(map(str, shape))
+        rows.append(
+            _like("sum.16m", f"near.sum.{name}", f"sum of everything, {name}", [shape], traffic=nbytes(shape))
+        )
     for m, n in ((4095, 4095), (4097, 4097), (4096, 4001)):
         shape, name = (m, n), f"{m}x{n}"
         rows += [

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from kernels import LANES, arrays_for, kernels_of, lowered, matmul, meaning, run, tiled, total, x
+from kernels import LANES, arrays_for, assign, kernels_of, lowered, matmul, meaning, run, tiled, total, x
 from test_same_results import launch
 
 from tinycore.codegen.carry import Carry
@@ -14,12 +14,18 @@ from tinycore.codegen.tiling import Bind, Prefetch, Split
 from tinycore.runtime.device import Signature
 from tinycore.runtime.devices import get_device
 
+
+def added(base, value):
+    return assign(base, base, base + value)
+
+
 CASES = {
     "a vector times a matrix": lambda: matmul(x(1, 300), x(300, 130, identity=2)),
     "primes": lambda: matmul(x(1, 97), x(97, 257, identity=2)),
     "a few vectors": lambda: matmul(x(3, 101), x(101, 129, identity=2)),
     "sums": lambda: total(x(200, 127), 0),
     "sums of a few rows": lambda: total(x(19, 2100), 0),
+    "added to what is there": lambda: added(x(1, 131), matmul(x(1, 97, identity=2), x(97, 131, identity=3))),
     "a batch": lambda: matmul(x(3, 1, 97), x(3, 97, 160, identity=2)),
 }
 
@@ -64,3 +70,15 @@ def test_what_the_caches_hold_is_not_asked_for():
         (kernel,) = kernels_of(matmul(x(1, rows), x(rows, 64, identity=2)))
         asked = any(isinstance(action, Prefetch) for action in tiled(kernel, LANES).arg)
         assert asked == (rows * 64 * 4 > caches)
+
+
+@pytest.mark.parametrize(("columns", "size"), [(256, 64), (250, 64), (257, 48), (1030, 64)])
+def test_pieces_are_whole_vectors(columns, size):
+    """The last one begins earlier, unless what it stores is read, too."""
+    product = matmul(x(1, 200, identity=2), x(200, columns, identity=3))
+    for root in (product, added(x(1, columns), product)):
+        (kernel,) = kernels_of(root)
+        actions = tiled(kernel, LANES).arg
+        grid = {action.range for action in actions if isinstance(action, Bind) and action.kind == "global"}
+        (split,) = [action for action in actions if isinstance(action, Split) and action.outer in grid]
+        assert (split.size, split.tail) == (size, "overlap" if root is product else "bound")

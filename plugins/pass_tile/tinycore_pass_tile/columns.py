@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tinycore.codegen.carry import Carry
-from tinycore.codegen.tiling import Action, Bind, Order, Prefetch, Split
+from tinycore.codegen.tiling import Action, Bind, Order, Prefetch, Split, Tail
 from tinycore.ir import Capabilities, UOp
-from tinycore_pass_tile.analysis import Nest, bound, divisor_near, is_static, largest_itemsize, number
+from tinycore_pass_tile.analysis import Nest, bound, is_static, largest_itemsize, number
 from tinycore_pass_tile.streamed import near_cache
 
 SERIAL_WORK = 1 << 14
@@ -148,14 +148,20 @@ def _chunks(
     total = bound(shape.columns)
     most = max(step, near_cache(capabilities) // 4 // (itemsize * max(STEPS, shape.results)))
     wanted = min(most, total, -(-total // capabilities.threads) if parallel and not spread else total)
+    tail: Tail = "bound"
+    size = most // step * step
     if is_static(shape.columns):
-        size = divisor_near(total, wanted, step)
+        count = -(-total // wanted)
+        if parallel and not spread:
+            count = -(-count // capabilities.threads) * capabilities.threads
+        size = -(-total // (count * step)) * step
         if size >= total:
             return number(shape.columns), outer
-    else:
-        size = most // step * step
+        # Pieces of whole vectors: the last one begins earlier, and does some columns once more.
+        read = {access.node.src[0] for access in nest.accesses[1:]}
+        tail = "bound" if nest.accesses[0].node.src[0] in read else "overlap"
     piece, inner = next(ids), next(ids)
-    actions += [Split(number(shape.columns), size, piece, inner, "bound"), Bind(inner, "loop")]
+    actions += [Split(number(shape.columns), size, piece, inner, tail), Bind(inner, "loop")]
     if parallel and not spread:
         actions.append(Bind(piece, "global"))
         return inner, [piece, *outer]
