@@ -9,9 +9,11 @@ windows (outer loops) and the channels (inner loop, unrolled).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tinycore.codegen.carry import Carry
 from tinycore.codegen.footprint import Dimension, footprint
 from tinycore.codegen.staging import StageInThread
 from tinycore.codegen.tiling import Action, Bind, Order, Split
@@ -20,6 +22,8 @@ from tinycore_pass_tile.analysis import Access, Nest, bound, is_static, largest_
 
 UNROLL = 4
 """Steps of the channel loop that are written out."""
+LEAST_STEPS = 8
+"""Channels of a strip, where it is too large with all of them."""
 LEAST_CACHE = 1 << 18
 """Bytes of a second-level cache where none is known."""
 
@@ -79,13 +83,14 @@ def choose_windows(
     vectors = 2 if bound(found.filters) >= 2 * lanes else 1
     budget = max(1, (capabilities.vector_registers - vectors - 1) // vectors)
     rows = _rows(found.spatial, budget)
-    block = _block(found, rows, capabilities)
-    if block is None:
+    strip = _strip(found, rows, capabilities)
+    if strip is None:
         return None
     plan = _Plan(ids)
-    grid = _grid(plan, found, block, capabilities) if parallel else []
-    inner_rows = _stage(plan, found, block, lanes)
-    _tile(plan, found, inner_rows, rows, grid, lanes, vectors)
+    grid = _grid(plan, found, strip.rows, capabilities) if parallel else []
+    staged = _stage(plan, found, strip, lanes)
+    _carry(plan, found, strip, staged, grid)
+    _tile(plan, found, strip, staged, rows, grid, lanes, vectors)
     return plan.actions
 
 
@@ -179,19 +184,51 @@ def _efficiency(total: int, size: int, most: int) -> float:
     return total / (total // size * cost(size) * (1 + 0.3 * (most - size) / most) + cost(total % size))
 
 
-def _block(found: _Windows, rows: tuple[int, ...], capabilities: Capabilities) -> int | None:
-    """Rows of the image that are staged at once: a divisor whose strip leaves most of the second cache free."""
+@dataclass(frozen=True)
+class _Strip:
+    """What is staged at once: rows of the image, and steps of the last of the plain ranges."""
+
+    rows: int
+    steps: int
+
+
+def _strip(found: _Windows, rows: tuple[int, ...], capabilities: Capabilities) -> _Strip | None:
+    """Strips of all channels leave most of the second cache free; else they have fewer channels, whose partial
+    results wait in the cache, too."""
     caches = capabilities.cache_bytes
     room = max(caches[1] if len(caches) > 1 else LEAST_CACHE, LEAST_CACHE) // 4
+    total = bound(found.plain[-1]) if found.plain else 1
+    for steps in [total, *[n for n in range(total - 1, LEAST_STEPS - 1, -1) if total % n == 0]]:
+        strip = _Strip(_block(found, rows, steps, capabilities, room), steps)
+        if strip.rows and (steps == total or _carried_bytes(found, strip.rows, capabilities) <= 2 * room):
+            return strip
+    return None
+
+
+def _block(found: _Windows, rows: tuple[int, ...], steps: int, capabilities: Capabilities, room: int) -> int:
+    """Rows of the image that are staged at once: a divisor; 0 where none fits."""
     if len(found.spatial) < 2:
-        return 1 if _strip_bytes(found, 1) <= 2 * room else None
+        return int(_strip_bytes(found, 1, steps) <= 2 * room)
     total = bound(found.spatial[1])
     step = rows[1] if len(rows) > 1 else 1
     sizes = [size for size in range(1, total + 1) if total % size == 0 and (size >= step or size == total)]
-    fitting = [size for size in sizes if _strip_bytes(found, size) <= room]
+    fitting = [size for size in sizes if _strip_bytes(found, size, steps) <= room]
     if fitting:
         return max(fitting, key=lambda size: _balance(found, size, capabilities))
-    return sizes[0] if _strip_bytes(found, sizes[0]) <= 2 * room else None
+    return sizes[0] if _strip_bytes(found, sizes[0], steps) <= 2 * room else 0
+
+
+def _carried_bytes(found: _Windows, rows: int, capabilities: Capabilities) -> int:
+    """Memory for the partial results of a strip."""
+    size = found.weights[0].node.dtype.itemsize * rows * bound(found.filters) * bound(found.spatial[0])
+    if not _over_filters(found, capabilities):
+        size *= math.prod(bound(loop) for loop in _filter_loops(found))
+    return size
+
+
+def _filter_loops(found: _Windows) -> list[UOp]:
+    """The loops that all images are the same for."""
+    return [loop for loop in found.others if not any(loop in image.node.ranges for image in found.images)]
 
 
 def _balance(found: _Windows, size: int, capabilities: Capabilities) -> tuple[bool, int]:
@@ -204,18 +241,16 @@ def _balance(found: _Windows, size: int, capabilities: Capabilities) -> tuple[bo
     return enough, size if enough else -size
 
 
-def _strip_bytes(found: _Windows, rows: int) -> int:
+def _strip_bytes(found: _Windows, rows: int, steps: int) -> int:
+    shorter = {found.spatial[1]: rows} if len(found.spatial) > 1 else {}
+    if found.plain:
+        shorter[found.plain[-1]] = steps
     total = 0
     for image in found.images:
-        dimensions = _staged_dimensions(found, image)
         size = image.node.dtype.itemsize
-        for dimension in dimensions:
-            extent = dimension.extent
-            if len(found.spatial) > 1:
-                ratio = dict(dimension.ranges).get(found.spatial[1])
-                if ratio is not None:
-                    extent -= (bound(found.spatial[1]) - rows) * ratio
-            size *= extent
+        for dimension in _staged_dimensions(found, image):
+            left_out = sum((bound(r) - shorter[r]) * ratio for r, ratio in dimension.ranges if r in shorter)
+            size *= dimension.extent - left_out
         total += size
     return total
 
@@ -236,10 +271,7 @@ def _inside(found: _Windows, image: Access) -> list[UOp]:
 
 def _over_filters(found: _Windows, capabilities: Capabilities) -> bool:
     """Whether threads share the image rather than the weights, because those are more to read."""
-    outer = [loop for loop in found.others if not any(loop in image.node.ranges for image in found.images)]
-    count = 1
-    for loop in outer:
-        count *= bound(loop)
+    count = math.prod(bound(loop) for loop in _filter_loops(found))
     return count >= 2 * capabilities.threads and _bytes(found.weights) > _bytes(found.images)
 
 
@@ -258,11 +290,7 @@ def _grid(plan: _Plan, found: _Windows, block: int, capabilities: Capabilities) 
     if capabilities.threads < 2:
         return []
     if _over_filters(found, capabilities):
-        chosen = [
-            number(loop)
-            for loop in found.others
-            if not any(loop in image.node.ranges for image in found.images)
-        ]
+        chosen = [number(loop) for loop in _filter_loops(found)]
     else:
         chosen = [
             number(loop) for loop in found.others if all(loop in image.node.ranges for image in found.images)
@@ -275,45 +303,75 @@ def _grid(plan: _Plan, found: _Windows, block: int, capabilities: Capabilities) 
     return chosen
 
 
-def _stage(plan: _Plan, found: _Windows, block: int, lanes: int) -> int | None:
-    """Copy the strips; the id of the range over the rows of a block."""
+@dataclass(frozen=True)
+class _Staged:
+    """The ranges of a strip: over its rows, over blocks of channels (-1: there is one) and inside those."""
+
+    rows: int | None
+    chunks: int
+    steps: int
+
+
+def _stage(plan: _Plan, found: _Windows, strip: _Strip, lanes: int) -> _Staged:
+    """Copy the strips."""
+    renamed: dict[int, int] = {}
     rows: int | None = None
+    chunks = steps = -1
     if len(found.spatial) > 1:
-        rows = number(found.spatial[1])
-        done = [a for a in plan.actions if isinstance(a, Split) and a.range == rows]
-        if done:
-            rows = done[0].inner
-        elif block < bound(found.spatial[1]):
-            _, rows, _ = plan.split(rows, block, bound(found.spatial[1]))
+        rows = renamed[number(found.spatial[1])] = _inner_rows(plan, found.spatial[1], strip.rows)
+    if found.plain:
+        steps = number(found.plain[-1])
+        if strip.steps < bound(found.plain[-1]):
+            chunks, steps, _ = plan.split(steps, strip.steps, bound(found.plain[-1]))
+            renamed[number(found.plain[-1])] = steps
     for image in found.images:
         dimensions = _staged_dimensions(found, image)
-        if rows is not None and block == 1:  # a row alone is no dimension
+        if rows is not None and strip.rows == 1:  # a row alone is no dimension
             dimensions = tuple(
                 [d for d in dimensions if [node for node, _ in d.ranges] != [found.spatial[1]]]
             )
         inside = {number(node) for node in _inside(found, image)}
-        if rows is not None and number(found.spatial[1]) in inside:
-            inside = (inside - {number(found.spatial[1])}) | {rows}
         copies = tuple([next(plan.ids) for _ in dimensions])
         slot = int(image.node.src[0].arg[0])
-        plan.actions.append(StageInThread(slot, tuple(sorted(inside)), copies, lanes))
+        staged = tuple(sorted(renamed.get(each, each) for each in inside))
+        plan.actions.append(StageInThread(slot, staged, copies, lanes))
         if dimensions[-1].unit == 1 and dimensions[-1].extent >= lanes // 2:
             outer, inner = next(plan.ids), next(plan.ids)
             plan.actions.append(Split(copies[-1], lanes, outer, inner, "mask"))
             plan.bind("vector", inner)
-    return rows
+    return _Staged(rows, chunks, steps)
+
+
+def _inner_rows(plan: _Plan, rows: UOp, block: int) -> int:
+    """The range over the rows of a block."""
+    for action in plan.actions:
+        if isinstance(action, Split) and action.range == number(rows):
+            return action.inner
+    return plan.split(number(rows), block, bound(rows))[1] if block < bound(rows) else number(rows)
+
+
+def _carry(plan: _Plan, found: _Windows, strip: _Strip, staged: _Staged, grid: list[int]) -> None:
+    """Strips of some channels: their loop lies outside the loops over results, which wait meanwhile."""
+    if staged.chunks < 0:
+        return
+    results = [number(loop) for loop in _filter_loops(found) if number(loop) not in grid]
+    results += [staged.rows] if staged.rows is not None and strip.rows > 1 else []
+    results += [number(found.spatial[0]), number(found.filters)]
+    plan.actions.append(Carry((staged.chunks,), tuple(results)))
 
 
 def _tile(
     plan: _Plan,
     found: _Windows,
-    inner_rows: int | None,
+    strip: _Strip,
+    staged: _Staged,
     rows: tuple[int, ...],
     grid: list[int],
     lanes: int,
     vectors: int,
 ) -> None:
     """The register tile, and the order of everything."""
+    inner_rows = staged.rows
     while lanes > bound(found.filters):
         lanes //= 2
     spatial = found.spatial
@@ -321,8 +379,7 @@ def _tile(
     tile: list[int] = []
     if inner_rows is not None:
         if len(rows) > 1:
-            total = _size_of(plan, inner_rows, bound(spatial[1]))
-            outer, inner, rest = plan.split(inner_rows, rows[1], total)
+            outer, inner, rest = plan.split(inner_rows, rows[1], strip.rows)
             plan.bind("unroll", inner, rest)
             loops.append(outer)
             tile += [inner, rest]
@@ -341,37 +398,24 @@ def _tile(
             plan.bind("unroll", unrolled)
             plan.bind("vector", vector)
             tile += [unrolled, vector]
-    reduced = [number(node) for node in found.sliding]
-    for node in found.plain:
-        if node is found.plain[-1]:
-            reduced += _unroll(plan, node)
-        else:
-            reduced.append(number(node))
-    images = [loop for loop in found.others if any(loop in image.node.ranges for image in found.images)]
-    images += list(spatial[2:])
-    filter_loops = [number(loop) for loop in found.others if loop not in images]
-    outermost = [*grid, *[number(loop) for loop in images if number(loop) not in grid]]
+    reduced = [number(node) for node in (*found.sliding, *found.plain[:-1])]
+    if found.plain:
+        reduced += _unroll(plan, staged.steps, strip.steps)
+    filter_loops = [number(loop) for loop in _filter_loops(found)]
+    images = [number(loop) for loop in found.others if number(loop) not in filter_loops]
+    images += [number(loop) for loop in spatial[2:]]
     blocks = [a.outer for a in plan.actions if isinstance(a, Split) and a.inner == inner_rows]
-    order = [*outermost, *[b for b in blocks if b not in outermost]]
-    order += [loop for loop in filter_loops if loop not in order]
-    order += [filters, *loops, *reduced, *tile]
-    plan.actions.append(Order(tuple([each for each in order if each >= 0])))
+    order = [*grid, *images, *blocks, staged.chunks, *filter_loops, filters, *loops, *reduced, *tile]
+    plan.actions.append(Order(tuple([each for each in dict.fromkeys(order) if each >= 0])))
 
 
-def _size_of(plan: _Plan, target: int, total: int) -> int:
-    for action in plan.actions:
-        if isinstance(action, Split) and action.inner == target:
-            return action.size
-    return total
-
-
-def _unroll(plan: _Plan, node: UOp) -> list[int]:
+def _unroll(plan: _Plan, steps: int, total: int) -> list[int]:
     """The innermost reduced range, some steps of it written out."""
-    if bound(node) <= UNROLL:
-        plan.bind("unroll", number(node))
-        return [number(node)]
-    if bound(node) % UNROLL:
-        return [number(node)]
-    outer, inner, _ = plan.split(number(node), UNROLL, bound(node))
+    if total <= UNROLL:
+        plan.bind("unroll", steps)
+        return [steps]
+    if total % UNROLL:
+        return [steps]
+    outer, inner, _ = plan.split(steps, UNROLL, total)
     plan.bind("unroll", inner)
     return [outer, inner]
