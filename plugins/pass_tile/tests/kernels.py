@@ -265,6 +265,7 @@ CASES = {
     "pixels of many channels": lambda: convolution_of_pixels(1, 3, 4, 70, 64, 3, block=32),
     "symbolic pixels": lambda: convolution_of_pixels(N, 5, 6, 3, 16, 3),
     "sequence": lambda: convolution_of_sequence(2, 30, 7, 32, 3),
+    "long sequence": lambda: convolution_of_sequence(1, 362, 4, 16, 3),
     "gather": lambda: gather(x(30, 21), x(17, identity=2)) + 1,
     "scan": lambda: scan(x(13, 40), 0) + 0,
     "scan of rows": lambda: scan(x(13, 40), 1) + 0,

@@ -23,6 +23,7 @@ from kernels import (
     x,
 )
 from tinycore_codegen_llvm.memory import multiple_of
+from tinycore_pass_tile import strips
 
 from tinycore.codegen.nest import TRUE
 from tinycore.codegen.staging import StageInThread
@@ -166,6 +167,25 @@ def test_rows_of_whole_lines_need_no_memory_of_the_thread():
 def test_columns_are_summed_row_by_row():
     for name in ("column sums", "matmul row", "symbolic columns"):
         assert any("carry" in action for action in actions(name, LANES))
+
+
+@pytest.mark.parametrize("second", [1 << 10, 1 << 12, 1 << 16])
+def test_strips_of_any_size(second, monkeypatch):
+    """Strips that exceed a cache have fewer channels or columns, and mean the same."""
+    monkeypatch.setattr(strips, "LEAST_CACHE", second)
+    able = dataclasses.replace(LANES.capabilities, cache_bytes=(1 << 9, second))
+    target = dataclasses.replace(LANES, capabilities=able)
+    chosen = {}
+    for name in ("pixels odd", "pixels of many channels", "long sequence"):
+        (kernel,) = kernels_of(CASES[name]())
+        chosen[name] = [str(action) for action in tiled(kernel, target).arg]
+        arrays = arrays_for(kernel, 0)
+        found = run(lowered(kernel, target), arrays, 0)
+        np.testing.assert_array_equal(found, meaning(kernel, arrays, 0))
+    carried = any("carry" in action for action in chosen["pixels of many channels"])
+    assert carried == (second < 1 << 16)
+    staged = [any("memory of the thread" in action for action in actions) for actions in chosen.values()]
+    assert all(staged) or second < 1 << 16
 
 
 def test_large_results_are_streamed():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tinycore.ir import Capabilities
 from tinycore_pass_tile.analysis import bound
 from tinycore_pass_tile.product import WAYS, Product
-from tinycore_pass_tile.windows import best_rows
+from tinycore_pass_tile.strips import best_rows
 
 FEW_ROWS = 48
 """Fewer rows use a copy so seldom that it need not stay in the second cache: it is one block of steps."""
