@@ -13,6 +13,7 @@ SCRIPTS = {
     "rewrite": "how fast rules rewrite, beside tinygrad",
     "rules_load": "what loading all rules of the core costs in a fresh process",
     "launch": "what a launch costs on the CPU backend",
+    "eager": "what a call costs that computes next to nothing, beside other libraries",
     "start": "imports and first results, with empty caches and with warm ones in a new process",
     "growth": "how time and memory of a first call grow with the size of a graph",
     "lowering": "what scheduling and lowering cost beside tinygrad's same stages",

@@ -107,6 +107,19 @@ def test_capture_replay_and_update(device, add):
     device.capture([]).replay()
 
 
+def test_rebind_keeps_variables_and_grids(device, add):
+    a, b, c, d = (put(device, [start] * 30) for start in (0, 0, 0, 500))
+    graph = device.capture([Launch(add, (b, a), (1,), (30,)), Launch(add, (c, b), (10,), (5, 6))])
+    graph.rebind([b, d, a, b])
+    graph.replay()
+    assert get(device, b, 30) == [501] * 30
+    assert get(device, a, 30) == [511] * 30
+    assert get(device, c, 30) == [0] * 30
+    for wrong in ([b, d, a], [b, d, a, b, c]):
+        with pytest.raises(BindingError, match="takes 4 buffers"):
+            graph.rebind(wrong)
+
+
 def test_a_graph_keeps_its_executables(device):
     """The code stays mapped although nobody else holds the executable."""
     memory = put(device, [0] * 4)

@@ -71,7 +71,8 @@ class NativeGraph:
         self._words = (ctypes.c_int64 * max(1, self._offsets[-1]))()
         self._records = (ctypes.c_int64 * (_RECORD_WORDS * max(1, len(launches))))()
         self._write_all = struct.Struct(f"{self._offsets[-1]}q").pack_into
-        self._only_buffers = not any(executable.signature.variables for executable in self._executables)
+        self._count = sum(executable.signature.buffers for executable in self._executables)
+        self._only_buffers = self._count == self._offsets[-1]
         for position, launch in enumerate(launches):
             self.update(position, launch)
 
@@ -99,17 +100,15 @@ class NativeGraph:
 
     def rebind(self, buffers: Sequence[int]) -> None:
         """Exchange the buffers of all launches. Raises BindingError for another number of them."""
-        try:
-            if self._only_buffers:
-                self._write_all(self._words, 0, *buffers)
-                return
-            rest = iter(buffers)
-            for executable, start in zip(self._executables, self._offsets, strict=False):
-                for word in range(start, start + executable.signature.buffers):
-                    self._words[word] = next(rest)
-        except (struct.error, StopIteration):
-            wanted = sum(executable.signature.buffers for executable in self._executables)
-            raise BindingError(f"a graph takes {wanted} buffers, and was given {len(buffers)}") from None
+        if len(buffers) != self._count:
+            raise BindingError(f"a graph takes {self._count} buffers, and was given {len(buffers)}")
+        if self._only_buffers:
+            self._write_all(self._words, 0, *buffers)
+            return
+        rest = iter(buffers)
+        for executable, start in zip(self._executables, self._offsets, strict=False):
+            for word in range(start, start + executable.signature.buffers):
+                self._words[word] = next(rest)
 
 
 class CpuDevice:

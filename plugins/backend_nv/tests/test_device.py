@@ -94,6 +94,25 @@ def test_graphs_replay_and_change(device, load):
         graph.update(0, launches[1])
 
 
+def test_graphs_take_the_buffers_of_all_launches(device, load):
+    kernel, sums = load(ids_program()), load(SAMPLES["row_sums"])
+    first, second = (upload(device, np.full(54, -1, np.int64)) for _ in range(2))
+    rows = np.arange(2048, dtype=np.float32)
+    x, total, other = upload(device, rows), *(upload(device, np.zeros(8, np.float32)) for _ in range(2))
+    graph = device.capture([Launch(kernel, (first,), (4,), (2, 4)), Launch(sums, (x, total), (), (8,))])
+    graph.rebind([second, x, other])
+    graph.replay()
+    assert (download(device, first, np.empty(54, np.int64)) == -1).all()
+    assert (download(device, second, np.empty(54, np.int64))[:24] >= 4).all()
+    np.testing.assert_array_equal(
+        download(device, other, np.empty(8, np.float32)), rows.reshape(8, 256).sum(1)
+    )
+    assert not download(device, total, np.empty(8, np.float32)).any()
+    for wrong in ([second, x], [second, x, other, x]):
+        with pytest.raises(BindingError, match="takes 3 buffers"):
+            graph.rebind(wrong)
+
+
 def test_graphs_that_nobody_holds_are_given_back(device, load):
     out = upload(device, np.zeros(54, np.int64))
     device.capture([Launch(load(ids_program()), (out,), (2,), (2, 2))]).replay()

@@ -25,18 +25,10 @@ class LinearAlgebra(Ordering):
     def matmul(self, other: Any) -> Self:
         """The matrix product of the last two axes, batched over the others (numpy's rules for one axis)."""
         right = self._operand(other, "matmul")
-        a, b = self.uop, right.uop
-        common = dtypes.promote(a.dtype, b.dtype)
-        wide = graph.ACCUMULATE.get(common, common)
-        shapes = _product_shapes(a.shape, b.shape)
-        a, b = graph.reshape(a.cast(wide), shapes.left), b.cast(wide)
-        if len(b.shape) > 1:
-            b = graph.permute(b, shapes.exchanged)
-        product = graph.broadcast(a, shapes.whole) * graph.broadcast(
-            graph.reshape(b, shapes.right), shapes.whole
-        )
-        summed = UOp(ops.REDUCE, wide, (product,), (ops.ADD, (len(shapes.whole) - 1,)))
-        return self._derive(graph.reshape(summed, shapes.whole[:-1]).cast(common), right)
+        columns = right.uop
+        rank = len(columns.shape)
+        rows = graph.permute(columns, graph.swap(rank, -2, -1)) if rank > 1 else columns
+        return self._derive(_product(self.uop, rows), right)
 
     __matmul__ = matmul
 
@@ -64,8 +56,13 @@ class LinearAlgebra(Ordering):
 
     def linear(self, weight: Self, bias: Self | None = None) -> Self:
         """``x @ weight.T + bias``, with PyTorch's layout (outputs, inputs) of the weight."""
-        result = self.matmul(weight.transpose(-1, -2) if weight.ndim > 1 else weight)
-        return result if bias is None else result + bias
+        node = _product(self.uop, weight.uop)
+        if bias is None:
+            return self._derive(node, weight)
+        common = dtypes.promote(node.dtype, bias.uop.dtype)
+        shape = graph.broadcast_shape(node.shape, bias.uop.shape, what="add")
+        node, added = (graph.broadcast(each.cast(common), shape) for each in (node, bias.uop))
+        return self._derive(node + added, weight, bias)
 
     def trace(self) -> Self:
         """The sum of the diagonal of a matrix."""
@@ -105,31 +102,37 @@ class _ProductShapes:
 
     left: Shape
     right: Shape
-    exchanged: tuple[int, ...]
-    """The order of axes that exchanges the last two of the second operand."""
     whole: Shape
 
 
 @functools.lru_cache(maxsize=1024)
-def _product_shapes(a: Shape, b: Shape) -> _ProductShapes:
-    """Raises ShapeError for operands that do not fit."""
-    if not a or not b:
+def _product_shapes(a: Shape, rows: Shape) -> _ProductShapes:
+    """Raises ShapeError for operands that do not fit; `rows` is the second with its last two axes exchanged."""
+    if not a or not rows:
         raise ShapeError("matmul: a tensor without axes", hint="use * to scale")
-    inner = b[-2] if len(b) > 1 else b[-1]
-    if a[-1] != inner:
+    several = len(rows) > 1
+    if a[-1] != rows[-1]:
+        b = (*rows[:-2], rows[-1], rows[-2]) if several else rows
         raise ShapeError(
             f"matmul: shapes {graph.text(a)} and {graph.text(b)} do not fit",
             hint=f"the last axis of the first ({graph.text((a[-1],))[1:-2]}) must equal the "
-            f"{'second to last' if len(b) > 1 else 'only'} axis of the second "
-            f"({graph.text((inner,))[1:-2]}); transpose one with .mT?",
+            f"{'second to last' if several else 'only'} axis of the second "
+            f"({graph.text((rows[-1],))[1:-2]}); transpose one with .mT?",
         )
-    left, right = a, b
-    if len(b) > 1:
-        left, right = (*a[:-1], 1, a[-1]), (*b[:-2], b[-1], b[-2])
-        if len(a) > 1:
-            right = (*b[:-2], 1, b[-1], b[-2])
-    whole = graph.broadcast_shape(left, right, what="matmul (batch axes)")
-    return _ProductShapes(left, right, graph.swap(len(b), -2, -1) if len(b) > 1 else (0,), whole)
+    left = (*a[:-1], 1, a[-1]) if several else a
+    right = (*rows[:-2], 1, *rows[-2:]) if several and len(a) > 1 else rows
+    return _ProductShapes(left, right, graph.broadcast_shape(left, right, what="matmul (batch axes)"))
+
+
+def _product(a: UOp, rows: UOp) -> UOp:
+    """The sums of products of the last axes of both: of each row with each row, batched over other axes."""
+    common = dtypes.promote(a.dtype, rows.dtype)
+    wide = graph.ACCUMULATE.get(common, common)
+    shapes = _product_shapes(a.shape, rows.shape)
+    left = graph.broadcast(graph.reshape(a.cast(wide), shapes.left), shapes.whole)
+    right = graph.broadcast(graph.reshape(rows.cast(wide), shapes.right), shapes.whole)
+    summed = UOp(ops.REDUCE, wide, (left * right,), (ops.ADD, (len(shapes.whole) - 1,)))
+    return graph.reshape(summed, shapes.whole[:-1]).cast(common)
 
 
 class _Einsum:
