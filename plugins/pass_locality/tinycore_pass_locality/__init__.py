@@ -25,7 +25,7 @@ def share_sums(placement: Placement, context: ScheduleContext) -> Placement:
         capabilities = context.capabilities_of(node)
         if capabilities.workgroups or not capabilities.vector_bytes:
             return None
-        images = by_image(changed)
+        images = by_image(changed, capabilities)
         return by_steps(changed, capabilities) if images is None else images
 
     roots = tuple(split_sums(list(placement.roots), split))

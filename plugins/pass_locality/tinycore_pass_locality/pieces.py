@@ -2,8 +2,8 @@
 
 **Image by image**: the gradient of a convolution by its weights sums, for every filter, channel and place of
 the window, over all pixels of all images. Summed at once, each result would read the images from end to end,
-with nothing left in a cache for the next. So each image is summed by itself, with one copy of it in memory of a
-thread serving all results; the sums of the images are added afterwards.
+with nothing left in a cache for the next. So as many images as stay in a cache are summed by themselves, or strips
+of one; the sums of the pieces are added afterwards.
 
 **Long sums of products**: a product of matrices with few rows and columns, but a long way to sum over, leaves
 threads without work. Each then sums a piece of the way for all results.
@@ -12,15 +12,17 @@ threads without work. Each then sums a piece of the way for all results.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from tinycore.ir import Capabilities, UOp, dims, ops, toposort
 from tinycore.schedule.axes import trace
 
 MOST_BYTES = 1 << 26
-"""The sums of all images must not need more memory than this."""
-
-
+"""The sums of all pieces must not need more memory than this."""
+LEAST_CACHE = 1 << 18
+"""Bytes of a second-level cache where none is known."""
+PIECES_PER_THREAD = 4
 LEAST_STEPS = 512
 """Steps of one piece of a long sum."""
 LEAST_SIDE = 8
@@ -43,14 +45,98 @@ def split_sums(roots: list[UOp], split: Callable[[UOp, UOp], UOp | None]) -> lis
     return [memo[root] for root in roots]
 
 
-def by_image(reduction: UOp) -> UOp | None:
-    """A sum over whole images as the sum of the sums of each; None for any other."""
-    axis = image_axis(reduction)
-    if axis is None:
+@dataclass(frozen=True, slots=True)
+class SumOfImages:
+    """A sum over whole images for each place of a window, by the axes of what is summed.
+
+    Attributes
+    ----------
+    images: the axis that counts images.
+    rows: the outermost axis of pixels.
+    filters: the axes that only the operand without windows walks, and that stay.
+    walked: what each operand walks of one image.
+    """
+
+    images: int
+    rows: int
+    filters: tuple[int, ...]
+    walked: tuple[frozenset[int], frozenset[int]]
+
+
+def by_image(reduction: UOp, capabilities: Capabilities) -> UOp | None:
+    """A sum over whole images as the sum of the sums of some, or of strips of them; None for any other.
+
+    In the sums of a piece the filters come last: they get the lanes of who computes them.
+    """
+    found = sum_of_images(reduction)
+    if found is None:
         return None
-    rest = tuple([each for each in reduction.arg[1] if each != axis])
-    inner = reduction.replace(arg=(ops.ADD, rest))
-    return UOp(ops.REDUCE, reduction.dtype, (inner,), (ops.ADD, (axis,)))
+    if not all(isinstance(size, int) for size in reduction.src[0].shape):
+        rest = tuple([each for each in reduction.arg[1] if each != found.images])
+        inner = reduction.replace(arg=(ops.ADD, rest))
+        return UOp(ops.REDUCE, reduction.dtype, (inner,), (ops.ADD, (found.images,)))
+    shape = [int(size) for size in reduction.src[0].shape]  # type: ignore[arg-type]
+    group, strips = _sizes(found, shape, reduction, capabilities)
+    total = shape[found.images]
+    whole = total // group * group
+    result = _by_pieces(reduction, found, (0, whole), group, strips)
+    if whole < total:
+        result = result + _by_pieces(reduction, found, (whole, total), total - whole, strips)
+    return result
+
+
+def _sizes(
+    found: SumOfImages, shape: Sequence[int], reduction: UOp, capabilities: Capabilities
+) -> tuple[int, int]:
+    """(images of a piece, strips of an image): what a piece reads fits into a part of a thread's cache."""
+    itemsize, caches = reduction.dtype.itemsize, capabilities.cache_bytes
+    room = (caches[1] if len(caches) > 1 else LEAST_CACHE) // 2
+    image = itemsize * sum(math.prod([shape[axis] for axis in axes]) for axes in found.walked)
+    results = itemsize * math.prod([n for axis, n in enumerate(shape) if axis not in reduction.arg[1]])
+    images, rows = shape[found.images], shape[found.rows]
+    least = min(images, -(-images * results // MOST_BYTES))
+    most = max(least, min(room // image, images // (PIECES_PER_THREAD * capabilities.threads)), 1)
+    group = min(range(max(least, most // 2, 1), most + 1), key=lambda size: (images % size, -size))
+    if group > 1:
+        return group, 1
+    fitting = [n for n in range(1, rows + 1) if rows % n == 0 and n * images * results <= MOST_BYTES]
+    return 1, min([n for n in fitting if image // n <= room], default=max(fitting, default=1))
+
+
+def _by_pieces(reduction: UOp, found: SumOfImages, span: tuple[int, int], group: int, strips: int) -> UOp:
+    """The sum over some of the images, in pieces of so many or in strips."""
+    summed = frozenset(reduction.arg[1])
+    stays = [axis for axis in range(len(reduction.shape)) if axis not in summed]
+    order = [*[axis for axis in stays if axis not in found.filters], *found.filters]
+    inside = [axis for axis in range(len(reduction.shape)) if axis in summed]
+
+    def moved(node: UOp) -> UOp:
+        """An operand with the pieces and strips first, what stays next, and what a piece sums last."""
+        if node.op is ops.CAST or node.op is ops.MUL:
+            return node.replace(src=tuple([moved(operand) for operand in node.src]))
+        if span != (0, node.shape[found.images]):
+            node = _cut(node, found.images, *span)
+        split, places = list[int | UOp](), dict[int, int]()
+        for axis, size in enumerate(node.shape):
+            if axis == found.images:
+                split.append((span[1] - span[0]) // group)
+            elif axis == found.rows:
+                split.append(strips)
+            places[axis] = len(split)
+            split.append(group if axis == found.images else size // strips if axis == found.rows else size)
+        first = [places[found.images] - 1, places[found.rows] - 1]
+        wide = UOp(ops.RESHAPE, node.dtype, (node,), tuple(split))
+        rest = [places[axis] for axis in (*order, *inside)]
+        return UOp(ops.PERMUTE, node.dtype, (wide,), (*first, *rest))
+
+    product = reduction.src[0]
+    last = tuple(range(2 + len(order), 2 + len(order) + len(inside)))
+    inner = UOp(ops.REDUCE, reduction.dtype, (moved(product),), (ops.ADD, last))
+    result = UOp(ops.REDUCE, reduction.dtype, (inner,), (ops.ADD, (0, 1)))
+    result = UOp(ops.RESHAPE, reduction.dtype, (result,), tuple([reduction.shape[axis] for axis in order]))
+    back = tuple(sorted(range(len(order)), key=order.__getitem__))
+    result = UOp(ops.PERMUTE, reduction.dtype, (result,), back)
+    return UOp(ops.RESHAPE, reduction.dtype, (result,), reduction.shape)
 
 
 def by_steps(reduction: UOp, capabilities: Capabilities) -> UOp | None:
@@ -109,8 +195,8 @@ def _in_pieces(operand: UOp, axis: int, pieces: int, steps: int) -> UOp:
     return UOp(ops.PERMUTE, operand.dtype, (wide,), (axis, *others, axis + 1))
 
 
-def image_axis(reduction: UOp) -> int | None:
-    """The summed axis that counts images, where windows slide over what is summed beside it; else None.
+def sum_of_images(reduction: UOp) -> SumOfImages | None:
+    """What windows slide over where they are summed for each of their places; None for any other sum.
 
     In a convolution itself the places of the window are summed and the pixels stay: that is no such sum.
     """
@@ -131,7 +217,9 @@ def image_axis(reduction: UOp) -> int | None:
         images = sorted((moving.varying & still.varying & summed) - inside)
         if pixels <= places or len(images) != 1:
             continue
-        results = [size for axis, size in enumerate(shape) if axis not in summed or axis == images[0]]
+        results = [size for axis, size in enumerate(shape) if axis not in summed]
         if dims.upper(dims.product(results)) * reduction.dtype.itemsize <= MOST_BYTES:
-            return images[0]
+            filters = tuple(sorted(still.varying - moving.varying - summed))
+            read = (moving.varying - outside - {images[0]}, still.varying - {images[0]})
+            return SumOfImages(images[0], min(inside), filters, read)
     return None
