@@ -92,3 +92,64 @@ def test_any_length():
         np.testing.assert_array_equal(result.numpy(), wanted)
 
     check()
+
+
+# --- images -----------------------------------------------------------------------------------------------
+
+
+def gradient_by_weights(batch, channels, height, width, filters, size, stride=1, dilation=1, factor=1):
+    """The gradient times a factor, and the same by numpy."""
+    random = np.random.default_rng(batch)
+    image = random.integers(-4, 5, (batch, channels, height, width)).astype(np.float32)
+    weight = Tensor(
+        random.integers(-4, 5, (filters, channels, size, size)).astype(np.float32), requires_grad=True
+    )
+    result = Tensor(image).conv2d(weight, stride=stride, padding=1, dilation=dilation)
+    cotangent = random.integers(-4, 5, result.shape).astype(np.float32)
+    (result * Tensor(cotangent)).sum().backward()
+    padded = np.pad(image, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    wanted = np.zeros(weight.shape)
+    for y in range(size):
+        for x in range(size):
+            rows = slice(y * dilation, y * dilation + stride * (result.shape[2] - 1) + 1, stride)
+            columns = slice(x * dilation, x * dilation + stride * (result.shape[3] - 1) + 1, stride)
+            wanted[:, :, y, x] = np.einsum("nfij,ncij->fc", cotangent, padded[:, :, rows, columns])
+    return weight.grad * factor, wanted * factor
+
+
+@pytest.mark.parametrize("shape", [(7, 5, 6, 9, 17, 3), (7, 4, 6, 6, 16, 2, 2), (7, 3, 8, 8, 5, 3, 1, 2)])
+@pytest.mark.parametrize(("group", "strips"), [(1, 1), (1, 2), (2, 1), (3, 1), (7, 1)])
+def test_any_pieces_of_images(monkeypatch, shape, group, strips):
+    asked = []
+
+    def sizes(found, full, *_):
+        rows = full[found.rows]
+        asked.append(found)
+        return group, strips if rows % strips == 0 else 1
+
+    monkeypatch.setattr(pieces, "_sizes", sizes)
+    factor = 8 * group + strips  # else the schedule would be known
+    gradient, wanted = gradient_by_weights(*shape, factor=factor)
+    np.testing.assert_array_equal(gradient.numpy(), wanted)
+    assert asked
+
+
+@pytest.mark.parametrize(
+    ("batch", "side", "channels", "filters", "group", "strips"),
+    [
+        (128, 14, 32, 64, 4, 1),  # some images fit
+        (127, 14, 32, 64, 6, 1),  # and one is left over
+        (8, 56, 64, 64, 1, 4),  # none does
+        (8, 14, 32, 64, 1, 1),  # all threads need work
+        (64, 7, 1024, 1024, 64, 1),  # the sums of two pieces would need too much memory
+    ],
+)
+def test_pieces_fit_into_a_cache(batch, side, channels, filters, group, strips):
+    images = UOp(ops.BUFFER, dtypes.float32, (), (1, (batch, channels, side + 2, side + 2), "X"))
+    shape = (filters, channels, 3, 3, batch, side, side)
+    found = pieces.SumOfImages(4, 5, (0,), (frozenset({1, 5, 6}), frozenset({0, 5, 6})))
+    value = UOp(ops.EXPAND, images.dtype, (UOp.const(images.dtype, 1.0, (1,) * 7),), shape)
+    reduction = UOp(ops.REDUCE, value.dtype, (value,), (ops.ADD, (4, 5, 6)))
+    target = Capabilities(vector_bytes=64, threads=2, cache_bytes=(1 << 15, 1 << 20))
+    assert pieces._sizes(found, shape, reduction, target) == (group, strips)
+    assert batch // group * strips * 4 * filters * channels * 9 <= pieces.MOST_BYTES

@@ -95,7 +95,8 @@ def _sizes(
     results = itemsize * math.prod([n for axis, n in enumerate(shape) if axis not in reduction.arg[1]])
     images, rows = shape[found.images], shape[found.rows]
     least = min(images, -(-images * results // MOST_BYTES))
-    most = max(least, min(room // image, images // (PIECES_PER_THREAD * capabilities.threads)), 1)
+    most = max(min(room // image, images // (PIECES_PER_THREAD * capabilities.threads)), 1)
+    most = most if least <= most else min(images, 2 * least)
     group = min(range(max(least, most // 2, 1), most + 1), key=lambda size: (images % size, -size))
     if group > 1:
         return group, 1

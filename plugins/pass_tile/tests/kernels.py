@@ -148,6 +148,24 @@ def convolution_of_pixels(n, h, w, c, f, size, step=1, block=None, padding=1):
     return permute(result, 0, 3, 4, 1, 2) + 1
 
 
+def sums_for_places(pieces, group, h, w, c, f, size, step=1, padding=1, channels_last=True):
+    """The gradient of a convolution by its weights: (pieces, c, kh, kw, f), each piece summed over some images."""
+    n = pieces * group
+    image = permute(x(n, h, w, c), 0, 3, 1, 2) if channels_last else x(n, c, h, w)
+    image = pad(image, (0, 0), (0, 0), (padding, padding), (padding, padding))
+    patches = windows(windows(image, 3, size), 2, size)  # n, c, h, kh, w, kw
+    _, _, h, _, w, _ = patches.shape
+    patches = shrink(patches, (0, n), (0, c), (0, h - h % step), (0, size), (0, w - w % step), (0, size))
+    patches = strided(strided(patches, 2, step), 4, step)
+    _, _, h, _, w, _ = patches.shape
+    full = (pieces, c, size, size, f, group, h, w)
+    a = permute(reshape(patches, pieces, group, c, h, size, w, size), 0, 2, 4, 6, 1, 3, 5)
+    a = expand(reshape(a, pieces, c, size, size, 1, group, h, w), *full)
+    b = permute(reshape(x(n, h, w, f, identity=2), pieces, group, h, w, f), 0, 4, 1, 2, 3)
+    b = expand(reshape(b, pieces, 1, 1, 1, f, group, h, w), *full)
+    return reshape(total(a * b, 5, 6, 7), pieces, c, size, size, f)
+
+
 def convolution_of_sequence(n, length, c, f, size):
     """One axis of windows, channels last."""
     patches = windows(pad(permute(x(n, length, c), 0, 2, 1), (0, 0), (0, 0), (1, 1)), 2, size)  # n, c, l, k
@@ -264,6 +282,14 @@ CASES = {
     "pixels of inner windows": lambda: convolution_of_pixels(1, 8, 16, 4, 32, 3, padding=0),
     "pixels of many channels": lambda: convolution_of_pixels(1, 3, 4, 70, 64, 3, block=32),
     "symbolic pixels": lambda: convolution_of_pixels(N, 5, 6, 3, 16, 3),
+    "places": lambda: sums_for_places(2, 2, 4, 5, 12, 32, 3),
+    "places odd": lambda: sums_for_places(3, 1, 5, 5, 13, 17, 3),
+    "places in planes": lambda: sums_for_places(2, 2, 4, 4, 8, 16, 3, channels_last=False),
+    "places apart": lambda: sums_for_places(2, 2, 5, 8, 4, 32, 3, step=2),
+    "places of large windows": lambda: sums_for_places(1, 2, 4, 5, 8, 16, 5, padding=2),
+    "places of inner windows": lambda: sums_for_places(2, 2, 4, 5, 5, 17, 2, padding=0),
+    "places of many channels": lambda: sums_for_places(1, 1, 4, 4, 64, 16, 2, padding=0),
+    "places of few channels": lambda: sums_for_places(2, 2, 4, 4, 3, 16, 3),
     "sequence": lambda: convolution_of_sequence(2, 30, 7, 32, 3),
     "long sequence": lambda: convolution_of_sequence(1, 362, 4, 16, 3),
     "gather": lambda: gather(x(30, 21), x(17, identity=2)) + 1,

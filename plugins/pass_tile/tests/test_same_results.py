@@ -19,6 +19,7 @@ from kernels import (
     matmul,
     meaning,
     run,
+    sums_for_places,
     tiled,
     x,
 )
@@ -272,6 +273,13 @@ STAGED = (
     "pixels of inner windows",
     "sequence",
     "symbolic pixels",
+    "places",
+    "places odd",
+    "places in planes",
+    "places apart",
+    "places of large windows",
+    "places of inner windows",
+    "places of many channels",
 )
 
 
@@ -285,6 +293,19 @@ def test_windows_are_staged_without_guards_in_the_inner_loop(name):
         cut = {node: node.src[0] for node in reduction.toposort() if node.op is ops.AFTER}
         below = reduction.src[0].substitute(cut).toposort()
         assert all(node.src[2] is TRUE for node in below if node.op is ops.LOAD)
+
+
+def test_channels_are_the_rows_of_a_tile_for_every_place():
+    """24 accumulators, each summed up over all pixels of a piece; with few channels the places are the tile."""
+
+    def unrolled(*shape):
+        kernel = tiled(kernels_of(sums_for_places(*shape))[0], LANES)
+        (reduction,) = {node for node in kernel.toposort() if node.op is ops.REDUCE}
+        assert {str(r.arg[1]) for r in reduction.src[1:]} == {"reduce"}
+        return sorted(int(r.src[0].arg[0]) for r in reduction.ranges if r.arg[1] == "unroll")
+
+    assert unrolled(16, 1, 4, 5, 12, 32, 3) == [2, 12]
+    assert unrolled(16, 1, 4, 5, 3, 32, 3) == [2, 3, 3]
 
 
 def test_a_long_reduction_decides_where_lanes_go_however_much_follows_it():
