@@ -39,9 +39,9 @@ def assemble(kernel: UOp, linear: UOp) -> Program:
         {_symbol(node) for node in leaves(linear) if node.op is ops.VARIABLE}, key=lambda v: str(v.arg[0])
     )
     written = frozenset(
-        int(_memory(node.src[0]).arg[0])
+        int(node.src[0].under(ops.AFTER).arg[0])
         for node in linear.src
-        if node.op is ops.STORE and _memory(node.src[0]).op is ops.PARAM
+        if node.op is ops.STORE and node.src[0].under(ops.AFTER).op is ops.PARAM
     )
     return Program(
         name=kernel_name(kernel),
@@ -60,12 +60,6 @@ def assemble(kernel: UOp, linear: UOp) -> Program:
 
 def _symbol(variable: UOp) -> UOp:
     return UOp(ops.VARIABLE, dtypes.index, (), variable.arg)
-
-
-def _memory(buffer: UOp) -> UOp:
-    while buffer.op is ops.AFTER:
-        buffer = buffer.src[0]
-    return buffer
 
 
 def grid_of(linear: UOp, kind: str) -> tuple[Dim, ...]:

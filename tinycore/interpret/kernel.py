@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tinycore.errors import InterpretError
 from tinycore.interpret.arrays import Bindings, as_stored, constant, contract, reduce_axes
 from tinycore.interpret.elementwise import MEANING, quiet
-from tinycore.interpret.plan import Batch, Loop, Plan, check_inside, memory_of
+from tinycore.interpret.plan import Batch, Loop, Plan, check_inside
 from tinycore.interpret.static import with_static_bounds
 from tinycore.interpret.tensor import CUSTOM, interpret
 from tinycore.ir import dtypes
@@ -152,7 +152,7 @@ class _Kernel:
             self._store(store, index, value, gate)
 
     def _store(self, store: UOp, index: Array, value: Array, gate: Array) -> None:
-        target = memory_of(store.src[0])
+        target = store.src[0].under(ops.AFTER)
         memory = self.memory[target]
         copies = self._coordinates(target)
         shape = np.broadcast_shapes(index.shape, value.shape, gate.shape, *[copy.shape for copy in copies])
@@ -229,7 +229,7 @@ class _Kernel:
     def _load(self, node: UOp, index: Array, gate: Array) -> Array:
         if node.arg not in (None, 1):
             raise InterpretError("a LOAD of several lanes belongs to the program level", where=repr(node))
-        memory = self.memory[memory_of(node.src[0])]
+        memory = self.memory[node.src[0].under(ops.AFTER)]
         size = memory.shape[-1]
         everywhere = bool(gate.all())
         if not everywhere:
@@ -238,7 +238,7 @@ class _Kernel:
                 gate = gate & np.broadcast_to(False, index.shape)
                 return np.zeros(np.broadcast_shapes(index.shape, gate.shape), memory.dtype)
         check_inside(node, index, size)
-        copies = self._coordinates(memory_of(node.src[0]))
+        copies = self._coordinates(node.src[0].under(ops.AFTER))
         loaded = memory[(*copies, index)] if copies else memory.take(index)
         return loaded if everywhere else np.where(gate, loaded, np.zeros((), memory.dtype))
 

@@ -40,13 +40,6 @@ class Loop:
     steps: tuple[Loop | Batch, ...]
 
 
-def memory_of(node: UOp) -> UOp:
-    """The PARAM, BUFFER or SCRATCH below AFTERs."""
-    while node.op is ops.AFTER:
-        node = node.src[0]
-    return node
-
-
 def check_inside(node: UOp, index: NDArray[Any], size: int) -> None:
     """Raises InterpretError where an index that is used lies outside the memory."""
     if not index.size:
@@ -103,11 +96,13 @@ class Plan:
         if node.op in (ops.REDUCE, ops.END):
             return self.free[node.src[0]] - frozenset(node.src[1:])
         free: frozenset[UOp] = frozenset().union(*[self.free[operand] for operand in node.src])
-        if node.op is ops.STORE and memory_of(node.src[0]).op is ops.SCRATCH:
+        if node.op is ops.STORE and node.src[0].under(ops.AFTER).op is ops.SCRATCH:
             # Without an END, the ranges that the index walks over are taken for closed.
-            self._privatize(memory_of(node.src[0]), free - self.closed.get(node, self.free[node.src[1]]))
+            self._privatize(
+                node.src[0].under(ops.AFTER), free - self.closed.get(node, self.free[node.src[1]])
+            )
         if node.op is ops.LOAD:
-            return free | frozenset(self.copies.get(memory_of(node.src[0]), ()))
+            return free | frozenset(self.copies.get(node.src[0].under(ops.AFTER), ()))
         return free
 
     def _privatize(self, scratch: UOp, ranges: frozenset[UOp]) -> None:
@@ -170,8 +165,8 @@ class Plan:
 
 def _reads_after(store: UOp, earlier: Sequence[UOp]) -> bool:
     """Whether a store reads memory that earlier ones write, or waits for one of them."""
-    written = {memory_of(other.src[0]) for other in earlier}
+    written = {other.src[0].under(ops.AFTER) for other in earlier}
     return any(
-        node in earlier or (node.op is ops.LOAD and memory_of(node.src[0]) in written)
+        node in earlier or (node.op is ops.LOAD and node.src[0].under(ops.AFTER) in written)
         for node in toposort(store.src)
     )

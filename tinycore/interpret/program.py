@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tinycore.errors import InterpretError
 from tinycore.interpret.arrays import Bindings, as_stored, constant, reduce_axes
 from tinycore.interpret.elementwise import MEANING, quiet
-from tinycore.interpret.plan import check_inside, memory_of
+from tinycore.interpret.plan import check_inside
 from tinycore.interpret.tensor import CUSTOM
 from tinycore.ir.ops import ops
 from tinycore.ir.uop import Dim, UOp
@@ -260,7 +260,7 @@ class _Run:
 
     def _access(self, node: UOp, places: Array, gates: Array, stored: Array | None) -> Array:
         """Read (stored is None) or write elements where the guards hold; answers what was read."""
-        memory = self._memory(memory_of(node.src[0]))
+        memory = self._memory(node.src[0].under(ops.AFTER))
         held = memory.elements if isinstance(memory, _Local) else memory
         shape = np.broadcast_shapes(places.shape, gates.shape, () if stored is None else stored.shape)
         if held.ndim > 1:
@@ -333,7 +333,7 @@ class _Run:
             self._memory(node)
             return np.zeros(1, np.int64)  # a name for memory; nothing computes with it
         if op is ops.AFTER:
-            source = memory_of(node)
+            source = node.under(ops.AFTER)
             return self._evaluate(source) if source.op in _ALIASES else self._value(node.src[0])
         operands = [self._value(operand) for operand in node.src]
         if op in MEANING:

@@ -325,6 +325,18 @@ class UOp:
 
     # --- walking ------------------------------------------------------------------------------------------
 
+    def under(self, *kinds: Op) -> UOp:
+        """The first node that is none of these ops, from this one down through first operands.
+
+        >>> x = UOp.variable("n", 0, 9)
+        >>> UOp(ops.NEG, x.dtype, (UOp(ops.NEG, x.dtype, (x,)),)).under(ops.NEG) is x
+        True
+        """
+        node = self
+        while node.op in kinds:
+            node = node.src[0]
+        return node
+
     def toposort(self) -> list[UOp]:
         """Every node below this one, operands before users, this one last; each once; no recursion."""
         return toposort((self,))

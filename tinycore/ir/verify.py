@@ -397,8 +397,7 @@ def _assign(node: UOp) -> None:
         if view.op not in (ops.RESHAPE, ops.PERMUTE, ops.SHRINK, ops.FLIP):
             raise Invalid("the view is not made of SHRINK, PERMUTE, RESHAPE and FLIP over the base")
         view = view.src[0]
-    while base.op is ops.ASSIGN:
-        base = base.src[0]
+    base = base.under(ops.ASSIGN)
     if base.op not in (ops.BUFFER, ops.PARAM):
         raise Invalid(f"only a buffer can be assigned to, not {base.op.name}")
 
@@ -447,9 +446,7 @@ def _check_kernel_node(node: UOp, root: UOp, known: dict[int, UOp]) -> None:
             if statement.op is not ops.STORE:
                 raise Invalid(f"its operands are stores, not {statement.op.name}")
     elif node.op in (ops.LOAD, ops.STORE):
-        memory = node.src[0]
-        while memory.op is ops.AFTER:
-            memory = memory.src[0]
+        memory = node.src[0].under(ops.AFTER)
         if memory.op not in _MEMORY:
             raise Invalid(f"its buffer is {memory.op.name}, which is no memory")
         _check_scalars(node)

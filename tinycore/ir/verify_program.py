@@ -121,9 +121,7 @@ def _check_dot(node: UOp) -> None:
 
 
 def _check_access(node: UOp) -> None:
-    memory = node.src[0]
-    while memory.op is ops.AFTER:
-        memory = memory.src[0]
+    memory = node.src[0].under(ops.AFTER)
     if memory.op not in _MEMORY:
         raise Invalid(f"its buffer is {memory.op.name}, which is no memory")
     shape = node.shape if node.op is ops.LOAD else node.src[2].shape

@@ -173,9 +173,7 @@ def _watched() -> bool:
 
 
 def _stored(root: UOp) -> bool:
-    while root.op is ops.RESHAPE:
-        root = root.src[0]
-    return root.op is ops.BUFFER
+    return root.under(ops.RESHAPE).op is ops.BUFFER
 
 
 def _binding(variable: UOp, bindings: Bindings) -> int:

@@ -133,9 +133,7 @@ def to_bytes(node: UOp, bindings: Bindings | None = None) -> bytearray:
 
 def _stored(node: UOp, bindings: Bindings) -> tuple[Buffer, tuple[int, ...]]:
     """Where a stored node's elements are, and its present shape."""
-    base = node
-    while base.op is ops.RESHAPE:
-        base = base.src[0]
+    base = node.under(ops.RESHAPE)
     if base.op is not ops.BUFFER:
         raise TinycoreError("only stored values can be read", where=repr(node), hint="realize it first")
     check_bindings(bindings)

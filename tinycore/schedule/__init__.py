@@ -139,9 +139,7 @@ def _step(task: Task, builder: Builder, remember: bool) -> list[Step]:
         return []  # nothing to compute
     if task.node.op is ops.COPY:
         (statement,) = task.body
-        source = statement.src[2]
-        while source.op is ops.RESHAPE:
-            source = source.src[0]
+        source = statement.src[2].under(ops.RESHAPE)
         if source.op is ops.BUFFER:
             return [CopyStep(builder.homes.get(source, source), task.buffer)]
     kernel, buffers = canonical_kernel(task, builder.homes)

@@ -91,9 +91,7 @@ def _launch(program: Program, memories: Sequence[Array]) -> None:
 
 
 def _read(result: UOp, memory: Mapping[UOp, Array]) -> Array:
-    base = result
-    while base.op is ops.RESHAPE:
-        base = base.src[0]
+    base = result.under(ops.RESHAPE)
     sizes = [dims.upper(dim) for dim in result.shape]
     dtype = result.dtype.numpy
     count = int(np.prod(sizes, dtype=np.int64)) * dtype.itemsize

@@ -187,8 +187,7 @@ class _Graph:
 
     def lasting(self, node: UOp) -> bool:
         """Whether a value is there when all is done: an older version of a buffer has been overwritten."""
-        while node.op in (ops.RESHAPE, ops.DETACH):
-            node = node.src[0]
+        node = node.under(ops.RESHAPE, ops.DETACH)
         return node.op not in (ops.BUFFER, ops.ASSIGN) or node in self.versions.values()
 
     def step(self) -> None:

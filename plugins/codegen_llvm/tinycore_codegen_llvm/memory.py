@@ -124,8 +124,7 @@ class Memory:
 
     def _base(self, buffer: UOp) -> tuple[str, str]:
         """The pointer type and the base pointer of a buffer operand."""
-        while buffer.op is ops.AFTER:
-            buffer = buffer.src[0]
+        buffer = buffer.under(ops.AFTER)
         pointer = self.pointers.get(buffer)
         if pointer is None:
             raise CompileError(
@@ -205,9 +204,7 @@ class Memory:
 
     @staticmethod
     def _is_scratch(buffer: UOp) -> bool:
-        while buffer.op is ops.AFTER:
-            buffer = buffer.src[0]
-        return buffer.op is ops.SCRATCH
+        return buffer.under(ops.AFTER).op is ops.SCRATCH
 
     # --- loads --------------------------------------------------------------------------------------------
 

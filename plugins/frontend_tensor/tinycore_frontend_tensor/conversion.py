@@ -113,9 +113,9 @@ class Conversion(TensorCore):
     def _computed(self) -> UOp:
         """The node of the elements: a constant, or something stored."""
         execution.check_host_read()
-        if not _without_detach(self.uop).is_const:
+        if not self.uop.under(ops.DETACH).is_const:
             self.realize()
-        return _without_detach(self.uop)
+        return self.uop.under(ops.DETACH)
 
     def _present_shape(self) -> tuple[int, ...]:
         return tuple([evaluate(dim, self.bindings) for dim in self.uop.shape])
@@ -243,9 +243,7 @@ class Conversion(TensorCore):
         value = graph.broadcast(source.uop.cast(self.dtype), view.shape)
         if not recorded and source.requires_grad:
             value = UOp(ops.DETACH, value.dtype, (value,))
-        base = self.uop
-        while base.op is ops.DETACH:
-            base = base.src[0]
+        base = self.uop.under(ops.DETACH)
         if recorded or base.op not in (ops.BUFFER, ops.ASSIGN):
             self.uop = self._overlay(view, value)
             self.requires_grad, self.is_leaf = joined.requires_grad, joined.is_leaf
@@ -306,12 +304,6 @@ class Conversion(TensorCore):
             f"<pre>{html.escape(repr(self))}</pre>" if self.is_realized and self.nbytes() < 1 << 20 else ""
         )
         return f"<table>{cells}</table>{values}"
-
-
-def _without_detach(node: UOp) -> UOp:
-    while node.op is ops.DETACH:
-        node = node.src[0]
-    return node
 
 
 def _unmove(view: UOp, value: UOp) -> UOp:

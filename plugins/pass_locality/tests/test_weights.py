@@ -151,4 +151,4 @@ def test_double_precision():
     q, k, v = (tensor(2, 70, 16, dtype=np.float64) for _ in range(3))
     assert q.dtype is dtypes.float64
     found = q.scaled_dot_product_attention(k, v).numpy()
-    np.testing.assert_allclose(found, attention(q, k, v), rtol=1e-12)
+    np.testing.assert_allclose(found, attention(q, k, v), rtol=1e-12, atol=1e-13)

@@ -60,7 +60,7 @@ class _Chooser:
         self.fixed = {*placement.kept, *placement.kept.values(), *placement.layouts}
         self.stored = placement.stored | placement.kept.keys()
         self.order = toposort(placement.roots)
-        self.visible = {_below_reshape(root) for root in placement.roots}
+        self.visible = {root.under(ops.RESHAPE) for root in placement.roots}
         self.layouts: dict[UOp, Layout] = {}
         self.packs: dict[UOp, tuple[_Contraction, int]] = {}
         self.users: dict[UOp, list[UOp]] | None = None
@@ -102,7 +102,7 @@ class _Chooser:
     def _contraction(self, path: tuple[UOp, ...]) -> _Contraction | None:
         """Whether a sum of products has weights to pack; both operands are tried."""
         reduction = path[-1]
-        product = _below_casts(reduction.src[0])
+        product = reduction.src[0].under(ops.CAST)
         if reduction.arg[0] is not ops.ADD or product.op is not ops.MUL:
             return None
         traces = [trace(operand) for operand in product.src]
@@ -304,18 +304,6 @@ def _same_axis(read: UOp, axis: int, node: UOp) -> int | None:
 
 def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(range(len(order)), key=order.__getitem__))
-
-
-def _below_reshape(node: UOp) -> UOp:
-    while node.op is ops.RESHAPE:
-        node = node.src[0]
-    return node
-
-
-def _below_casts(node: UOp) -> UOp:
-    while node.op is ops.CAST:
-        node = node.src[0]
-    return node
 
 
 def _entries_of(movement: UOp) -> tuple[int, ...]:

@@ -201,9 +201,7 @@ def sum_of_images(reduction: UOp) -> SumOfImages | None:
 
     In a convolution itself the places of the window are summed and the pixels stay: that is no such sum.
     """
-    product = reduction.src[0]
-    while product.op is ops.CAST:
-        product = product.src[0]
+    product = reduction.src[0].under(ops.CAST)
     if reduction.arg[0] is not ops.ADD or product.op is not ops.MUL:
         return None
     shape, summed = product.shape, frozenset(reduction.arg[1])
