@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from tinycore import Tensor
@@ -67,7 +67,12 @@ def call(image, weight, p):
     return image.conv2d(weight, None, p.stride, p.padding, p.dilation, p.groups)
 
 
+ONE_DIMENSION = Parameters(1, 17, 64, (18, 6), (7, 1), 1, (0, 0), 1, 1)
+"""Rows, columns and channels walk memory as one; a strip of some rows does not."""
+
+
 @settings(max_examples=30, deadline=None)
+@example(ONE_DIMENSION)
 @given(parameters())
 def test_alone(p):
     x, w = integers(p.batch, p.inputs, *p.image), integers(p.outputs, p.inputs // p.groups, *p.kernel)

@@ -16,7 +16,7 @@ from tinycore.codegen.carry import Carry
 from tinycore.codegen.footprint import Dimension, footprint
 from tinycore.codegen.staging import StageInThread
 from tinycore.codegen.tiling import Action, Bind, Order, Split
-from tinycore.ir import Capabilities, UOp, ops
+from tinycore.ir import Capabilities, UOp, dtypes, ops
 from tinycore_pass_tile.analysis import Access, Nest, bound, is_static, largest_itemsize, number
 from tinycore_pass_tile.strips import Strip, Windows, best_strip, over_filters
 
@@ -60,6 +60,8 @@ def choose_windows(
         return None
     plan = _Plan(ids)
     staged = _stage(plan, found, strip, lanes)
+    if staged is None:
+        return None
     grid = _grid(plan, found, staged, capabilities) if parallel else []
     _carry(plan, found, staged, grid)
     _tile(plan, found, strip, staged, grid, lanes, vectors)
@@ -162,7 +164,18 @@ def _cut(plan: _Plan, node: UOp, size: int) -> tuple[int, int]:
     return outer, inner if size > 1 else -1
 
 
-def _stage(plan: _Plan, found: Windows, strip: Strip, lanes: int) -> _Staged:
+def _dimensions(found: Windows, image: Access, sizes: dict[UOp, int]) -> tuple[Dimension, ...] | None:
+    """The dimensions of a strip: shorter loops may walk more of them. None where it is no box."""
+    shorter = {
+        node: node.replace(src=(UOp.const(dtypes.index, size),)) if size > 1 else UOp.const(dtypes.index, 0)
+        for node, size in sizes.items()
+    }
+    inside = {*found.spatial[:2], *found.sliding, *found.plain}
+    load = image.node.substitute(shorter)
+    return footprint(load, {shorter.get(node, node) for node in inside} & load.ranges)
+
+
+def _stage(plan: _Plan, found: Windows, strip: Strip, lanes: int) -> _Staged | None:
     """Cut the loops into strips, and copy those."""
     sizes = {found.spatial[0]: strip.columns}
     if len(found.spatial) > 1:
@@ -170,13 +183,14 @@ def _stage(plan: _Plan, found: Windows, strip: Strip, lanes: int) -> _Staged:
     if found.plain:
         sizes[found.plain[-1]] = strip.steps
     cut = {node: _cut(plan, node, size) for node, size in sizes.items()}
-    for image, walked in zip(found.images, found.walked, strict=True):
-        alone = [[node] for node, (_, inner) in cut.items() if inner < 0]  # no dimension of its own
-        dimensions = [d for d in walked if [node for node, _ in d.ranges] not in alone]
+    for image in found.images:
+        dimensions = _dimensions(found, image, sizes)
+        if dimensions is None:
+            return None
         copies = tuple([next(plan.ids) for _ in dimensions])
-        ranges = dict.fromkeys(node for d in walked for node, _ in d.ranges)
-        inside = [cut[node][1] if node in cut else number(node) for node in ranges]
-        staged = tuple(sorted(each for each in inside if each >= 0))
+        inside = {number(node) for dimension in dimensions for node, _ in dimension.ranges}
+        renamed = {number(node): inner for node, (_, inner) in cut.items()}
+        staged = tuple(sorted(renamed.get(each, each) for each in inside))
         plan.actions.append(StageInThread(int(image.node.src[0].arg[0]), staged, copies, lanes))
         if dimensions[-1].unit == 1 and dimensions[-1].extent >= lanes // 2:
             outer, inner = next(plan.ids), next(plan.ids)
