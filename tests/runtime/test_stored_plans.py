@@ -226,3 +226,31 @@ def test_nothing_is_stored_where_somebody_watches_or_wants_no_cache(cache, setti
     with override(**settings):
         check()
     assert entries(cache) == []
+
+
+def test_every_source_of_a_plugin_counts(tmp_path):
+    folder = tmp_path / "plugin"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "_compiled").mkdir()
+
+    def digest():
+        compiler.compiler_digest.cache_clear()
+        return compiler.compiler_digest((folder,))
+
+    found = [digest()]
+    for name, content in (
+        ("a.py", "1"),
+        ("a.py", "2"),
+        ("inner/b.rules", ""),
+        ("inner/c.lark", ""),
+        ("d.py", "2"),
+    ):
+        (folder / name).write_text(content)
+        found.append(digest())
+    (folder / "d.py").rename(folder / "e.py")
+    found.append(digest())
+    assert len(set(found)) == len(found)
+    (folder / "_compiled" / "x.py").write_text("3")
+    (folder / "notes.txt").write_text("4")
+    assert digest() == found[-1]
+    compiler.compiler_digest.cache_clear()

@@ -12,6 +12,7 @@ import contextvars
 import functools
 import hashlib
 import json
+import os
 import struct
 import sys
 import threading
@@ -318,10 +319,14 @@ def compiler_digest(sources: tuple[Path, ...]) -> str:
         *[root / room for room in ("ir", "rules", "passes", "codegen", "schedule", "runtime")],
         *sources,
     ):
-        for path in sorted([*folder.rglob("*.py"), *folder.rglob("*.rules"), *folder.rglob("*.lark")]):
-            if "_compiled" not in path.parts:
-                hashed.update(str(path.relative_to(folder)).encode())
-                hashed.update(path.read_bytes())
+        for where, inner, names in os.walk(folder):  # every warm start waits for this
+            inner[:] = sorted(name for name in inner if name != "_compiled")
+            for name in sorted(names):
+                if name.endswith((".py", ".rules", ".lark")):
+                    path = os.path.join(where, name)
+                    hashed.update(os.path.relpath(path, folder).encode())
+                    with open(path, "rb") as file:
+                        hashed.update(file.read())
     return hashed.hexdigest()
 
 
