@@ -17,7 +17,7 @@ from tinycore.codegen.staging import StageInThread
 from tinycore.codegen.tiling import Action, Bind, Order, Split
 from tinycore.ir import Capabilities, UOp, ops
 from tinycore_pass_tile.analysis import Access, Nest, bound, is_static, largest_itemsize, number
-from tinycore_pass_tile.windows import LEAST_CACHE, best_rows
+from tinycore_pass_tile.strips import LEAST_CACHE, best_rows
 
 LEAST_ROWS = 4
 """With fewer channels, the places of the window are the better tile."""
