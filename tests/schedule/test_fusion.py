@@ -147,6 +147,11 @@ def test_a_large_reduction_of_any_size_is_done_in_pieces(size):
         assert rest or math.prod(x.shape) % count == 0
 
 
+def test_columns_of_a_long_array_are_summed_in_pieces():
+    pieces, *others = schedule_of(total(node((100_003, 100)), 0)).steps
+    assert pieces.buffers[0].arg[1][0] == 64 and len(others) <= 2
+
+
 def test_nothing_large_is_stored_for_the_rest():
     shifted = expensive(shrink(node((1 << 19,)), (1, 524_280)))
     assert largest(total(shifted, 0)) <= 128

@@ -17,7 +17,7 @@ SPLIT_PIECES = 64
 LINE, ROWS = 64, 16
 """Elements that pieces are multiples of along the innermost axis, and along others: then all start at cache lines."""
 REST_WORK = 1 << 17
-"""Reductions of fewer elements are not split where pieces leave a rest: that is a kernel more."""
+"""Fewer elements are not split where pieces leave a rest: that may be a kernel more."""
 FEW_RESULTS = 16
 """Reductions with more results have enough parallel work as they are."""
 FEW_COLUMNS = 512
@@ -94,7 +94,7 @@ def split_reduce(n: UOp) -> UOp | None:
         return None
     outer = next((axis for axis in axes if sizes[axis] >= SPLIT_PIECES), max(axes, key=lambda k: sizes[k]))
     unit = LINE if all(size == 1 for size in sizes[outer + 1 :]) else ROWS
-    pieces, size = pieces_of(sizes[outer], unit, work >= REST_WORK)
+    pieces, size = pieces_of(sizes[outer], unit, work * results >= REST_WORK)
     rest = rest_of(x, outer, pieces * size) if pieces * size < sizes[outer] else None
     if rest is None and pieces * size < sizes[outer]:
         pieces, size = pieces_of(sizes[outer], unit, False)

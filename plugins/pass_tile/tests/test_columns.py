@@ -68,6 +68,8 @@ def test_what_the_caches_hold_is_not_asked_for():
     caches = LANES.capabilities.threads * LANES.capabilities.cache_bytes[1]
     for rows in (caches // 4 // 64, caches // 4 // 64 + 1):
         (kernel,) = kernels_of(matmul(x(1, rows), x(rows, 64, identity=2)))
+        (batch,) = kernels_of(matmul(x(3, 1, rows // 2), x(3, rows // 2, 64, identity=2)))
+        assert any(isinstance(action, Prefetch) for action in tiled(batch, LANES).arg)  # all of it counts
         asked = any(isinstance(action, Prefetch) for action in tiled(kernel, LANES).arg)
         assert asked == (rows * 64 * 4 > caches)
 

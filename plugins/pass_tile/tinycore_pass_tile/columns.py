@@ -50,7 +50,7 @@ class Columns:
 
     @property
     def bytes_read(self) -> int:
-        """How much is read down all columns."""
+        """How much is read down all columns, once."""
         return bound(self.columns) * math.prod(map(bound, self.steps)) * self.itemsize
 
     @property
@@ -117,7 +117,8 @@ def choose_columns(
         Bind(masked, "vector"),
         Order((*nest_order, *stepped, tiles, more)),
     ]
-    if shape.bytes_read > capabilities.threads * near_cache(capabilities):
+    everything = shape.bytes_read * math.prod(map(bound, shape.outer))
+    if everything > capabilities.threads * near_cache(capabilities):
         actions.append(Prefetch(loop=1, steps=1))
     return actions
 
