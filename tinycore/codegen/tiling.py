@@ -26,6 +26,7 @@ from typing import Literal
 from tinycore.codegen.carry import Carry, carry
 from tinycore.codegen.distribute import Distribute, distribute
 from tinycore.codegen.dots import Offset, as_dots, offset
+from tinycore.codegen.keep import Keep, keep
 from tinycore.codegen.nest import TRUE
 from tinycore.codegen.skew import Align, Skew, aligned_parts, neighbours, skew
 from tinycore.codegen.staging import (
@@ -141,6 +142,7 @@ Action = (
     | Stage
     | StageInThread
     | Carry
+    | Keep
     | Distribute
     | Offset
 )
@@ -446,6 +448,7 @@ _APPLY: dict[type, Callable[..., UOp]] = {
     Stage: stage,
     StageInThread: stage_in_thread,
     Carry: carry,
+    Keep: keep,
     Distribute: distribute,
     Offset: offset,
     Stream: lambda kernel, action: kernel,

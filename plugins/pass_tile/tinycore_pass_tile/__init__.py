@@ -15,6 +15,7 @@ from tinycore.codegen.pipeline import Context
 from tinycore.codegen.tiling import Action, Merge, Order, Split, Stream, apply, ranges_of
 from tinycore.ir import Capabilities, UOp, ops
 from tinycore.rules import load
+from tinycore_pass_tile.again import choose_again, filled
 from tinycore_pass_tile.analysis import Nest, bound, is_static, mergeable, nests_of, number, separate_rows
 from tinycore_pass_tile.contraction import choose_contraction
 from tinycore_pass_tile.kept import choose_kept
@@ -38,8 +39,11 @@ def run(kernel: UOp, context: Context) -> UOp:
     capabilities = context.target.capabilities
     nests = nests_of(kernel)
     parallel = len(nests) == 1
-    actions = choose_kept(kernel, capabilities, ids, partial(_in_thread, capabilities)) if parallel else []
-    for nest in nests if not actions else ():
+    whole = choose_kept(kernel, capabilities, ids, partial(_in_thread, capabilities)) if parallel else []
+    actions = list(whole)
+    if parallel and not whole and not capabilities.workgroups:
+        actions, nests = _kept_again(kernel, nests, capabilities, ids)
+    for nest in nests if not whole else ():
         if not capabilities.workgroups:
             shared = parallel and (not nest.ordered or separate_rows(nest))
             actions += _on_lanes(nest, capabilities, ids, shared)
@@ -48,6 +52,17 @@ def run(kernel: UOp, context: Context) -> UOp:
     if any(streams(statement, capabilities) for statement in kernel.src):
         actions.insert(0, Stream())  # later actions name ranges by the places that `Order` gives them
     return apply(kernel, actions if parallel else _one_order(actions))
+
+
+def _kept_again(
+    kernel: UOp, nests: list[Nest], capabilities: Capabilities, ids: Iterator[int]
+) -> tuple[list[Action], list[Nest]]:
+    """What is computed in several passes over a row is kept: the actions, and the nest that remains."""
+    action = None if nests[0].others else choose_again(nests[0], capabilities, ids)
+    if action is None:
+        return [], nests
+    kept = apply(kernel, [action])
+    return [action, *filled(action, kept, capabilities, ids)], nests_of(kept)
 
 
 def _on_lanes(nest: Nest, capabilities: Capabilities, ids: Iterator[int], shared: bool) -> list[Action]:

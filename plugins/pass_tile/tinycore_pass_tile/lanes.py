@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tinycore.codegen.skew import Align
 from tinycore.codegen.tiling import Action, Bind, Order, Split
 from tinycore.ir import Capabilities, UOp, ops
 from tinycore_pass_tile.analysis import (
@@ -23,6 +24,7 @@ from tinycore_pass_tile.analysis import (
     number,
 )
 from tinycore_pass_tile.columns import choose_columns, columns_of
+from tinycore_pass_tile.lines import along_lines, is_long, streams, unaligned
 from tinycore_pass_tile.streamed import next_rows, streamed_load
 
 INSIDE, MOST_INSIDE = 4.0, 64.0
@@ -31,6 +33,8 @@ SERIAL_WORK = 1 << 14
 """Kernels of fewer iterations are not worth waking a thread for."""
 CHUNKS_PER_THREAD = 4
 LEAST_CHUNK = 1 << 13
+MANY_LINES = 64
+"""Shorter rows lose more at their ends than they gain in whole lines."""
 ROWS = 8
 """Rows of a register tile: more of them than a cache has ways would throw one another out where they alias."""
 
@@ -64,7 +68,9 @@ def choose_lanes(nest: Nest, capabilities: Capabilities, ids: Iterator[int], par
         renamed[grid[0]] = grid[1]
     for node, size in tile.rows:
         _unroll_rows(plan, renamed[number(node)], node, size, grid)
-    if vector is not None and vector in nest.loops:
+    if parallel and vector is not None and _in_lines(nest, vector, tile, capabilities):
+        plan.actions += along_lines(renamed[number(vector)], tile.lanes, 1, ids)[0]
+    elif vector is not None and vector in nest.loops:
         _vectorize(
             plan,
             renamed[number(vector)],
@@ -190,6 +196,14 @@ def _tile(nest: Nest, vector: UOp | None, rows: list[UOp], lanes: int, capabilit
     if len(rows) > 1 and first * vectors * 2 <= most * vectors and first * vectors < 12:
         chosen.append((rows[1], _row_size(bound(rows[1]), max(2, most // first // 2 * 2))))
     return _Tile(lanes, vectors, chosen, True)
+
+
+def _in_lines(nest: Nest, vector: UOp, tile: _Tile, capabilities: Capabilities) -> bool:
+    """Whether a result is to be stored in whole lines, and where they begin differs from row to row."""
+    if vector not in nest.loops or tile.rows or not is_long(nest, vector, MANY_LINES) or nest.ordered:
+        return False
+    reduced = any(vector in reduction.ranges for reduction, _ in nest.reductions)
+    return not reduced and unaligned(nest, vector) and streams(nest.store, capabilities)
 
 
 def _row_size(total: int, most: int) -> int:
@@ -326,12 +340,14 @@ def _order(
     renamed: dict[int, int],
 ) -> None:
     """Grid first, then the loops as they were, the vector's tiles outside the rows' tiles in a contraction."""
-    splits = {action.range: action for action in plan.actions if isinstance(action, Split)}
+    splits = {action.range: action for action in plan.actions if isinstance(action, Split | Align)}
 
     def expanded(target: int) -> list[int]:
         split = splits.get(target)
         if split is None:
             return [target]
+        if isinstance(split, Align):
+            return [*expanded(split.head), *expanded(split.rest)]
         parts = [*expanded(split.outer), *expanded(split.inner)]
         return parts if split.rest < 0 else [*parts, *expanded(split.rest)]
 

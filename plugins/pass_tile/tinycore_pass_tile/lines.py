@@ -32,9 +32,9 @@ def streams(store: UOp, capabilities: Capabilities) -> bool:
     return size > capabilities.cache_bytes[-1] // 2 and not reads
 
 
-def is_long(nest: Nest, row: UOp) -> bool:
+def is_long(nest: Nest, row: UOp, lines: int = LEAST_LINES) -> bool:
     """Whether a range walks rows of the result that are many lines long."""
-    long = bound(row) * nest.store.src[2].dtype.itemsize >= LEAST_LINES * LINE
+    long = bound(row) * nest.store.src[2].dtype.itemsize >= lines * LINE
     return long and is_static(row) and nest.accesses[0].stride(row) == 1
 
 
