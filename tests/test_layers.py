@@ -20,11 +20,11 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
 
 MODULE_LINES = 500
 FUNCTION_LINES = 60
-CORE_LINES = 15_892
+CORE_LINES = 15_945
 """Lines of code; documentation does not count, so that nobody saves on it. The design asks for about 8,000: this
 is a ratchet on the way there. It was raised for layouts, staging and relayout (the code generator's actions), for
 plans (known graphs run again without the scheduler, in another process, too), for kernels with several stores, for rows
-in lines, and for axes taken apart."""
+in lines, for axes taken apart, and for values that are kept."""
 PASSES_LINES = 1500
 
 

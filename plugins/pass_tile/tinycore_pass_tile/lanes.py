@@ -200,10 +200,12 @@ def _tile(nest: Nest, vector: UOp | None, rows: list[UOp], lanes: int, capabilit
 
 def _in_lines(nest: Nest, vector: UOp, tile: _Tile, capabilities: Capabilities) -> bool:
     """Whether a result is to be stored in whole lines, and where they begin differs from row to row."""
-    if vector not in nest.loops or tile.rows or not is_long(nest, vector, MANY_LINES) or nest.ordered:
+    if vector not in nest.loops or tile.rows or not is_long(nest, vector, MANY_LINES):
         return False
     reduced = any(vector in reduction.ranges for reduction, _ in nest.reductions)
-    return not reduced and unaligned(nest, vector) and streams(nest.store, capabilities)
+    if reduced or nest.ordered or nest.others:
+        return False
+    return unaligned(nest, vector) and streams(nest.store, capabilities)
 
 
 def _row_size(total: int, most: int) -> int:
