@@ -13,6 +13,7 @@ from tinycore.ir import dtypes
 from tinycore.ir.ops import TABLE
 from tinycore.rules import syntax as s
 from tinycore.rules.expand import names_in, nodes_in
+from tinycore.rules.extra import STAGES
 from tinycore.rules.parse import check_error
 
 FAST_FLAGS = ("nnan", "ninf", "nsz", "reassoc", "contract", "arcp")
@@ -22,7 +23,6 @@ ANNOTATIONS = (
 )  # fmt: skip
 STRATEGIES = ("bottom_up", "top_down", "fixpoint")
 KINDS = (*STRATEGIES, "vjp", "render")
-STAGES = ("tensor", "kernel", "tile", "late", "program")
 LANGUAGES = ("c",)
 """What provers can run of the text that render rules write."""
 _NATIVE_KINDS = (
