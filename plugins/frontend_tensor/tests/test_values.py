@@ -1,5 +1,7 @@
 """Tensors are values: in-place writes change one tensor and no other, whatever is still lazy."""
 
+import gc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -335,3 +337,64 @@ def test_steps_over_new_data_on_a_device():
             expected += (data @ w).sum(0)
         np.testing.assert_allclose(running.numpy(), expected, rtol=1e-5)
         np.testing.assert_allclose(late.numpy(), (data @ (w - (step == 3))) * 2, rtol=1e-5)
+
+
+@pytest.mark.device
+def test_repeated_calls_leave_nothing_behind():
+    from tinycore_frontend_tensor import core
+
+    from tinycore.ir.uop import table_size
+    from tinycore.runtime import storage
+
+    layers = [nn.Linear(8, 8) for _ in range(3)]
+    x = Tensor(np.ones((4, 8), np.float32)).realize()
+
+    def call():
+        y = x
+        with Tensor.no_grad():
+            for layer in layers:
+                y = layer(y).relu()
+        return (y + 1).softmax(-1).realize()
+
+    for _ in range(3):
+        call()
+    gc.collect()
+    before = table_size(), len(core._live), len(core._writers), len(storage._storage)
+    for _ in range(30):
+        call()
+    gc.collect()
+    assert (table_size(), len(core._live), len(core._writers), len(storage._storage)) == before
+
+
+@pytest.mark.device
+def test_every_way_of_changing_what_a_known_program_reads():
+    """Dtype, shape, device and content: each call has the values of its own arguments."""
+
+    def program(x, y):
+        return ((x + y) * 2).sum(0).realize()
+
+    for _ in range(3):
+        for dtype in (np.float32, np.float64, np.int32):
+            for shape in ((3, 4), (4, 3)):
+                for device in (None, "INTERPRETER"):
+                    x, y = np.arange(12).reshape(shape).astype(dtype), np.full(shape, 3, dtype)
+                    found = program(Tensor(x, device=device), Tensor(y, device=device))
+                    np.testing.assert_array_equal(found.numpy(), ((x + y) * 2).sum(0))
+    x = Tensor(np.arange(12, dtype=np.float32).reshape(3, 4)).realize()
+    for turn in range(4):
+        x[0] = float(turn)
+        expected = np.arange(12, dtype=np.float32).reshape(3, 4)
+        expected[0] = turn
+        np.testing.assert_array_equal(program(x, x).numpy(), (expected * 4).sum(0))
+
+
+@pytest.mark.device
+def test_a_known_program_looks_at_no_other_tensor(monkeypatch):
+    from tinycore_frontend_tensor import execution
+
+    x = Tensor([1.0, 2.0]).realize()
+    others = [x * number for number in range(100)]
+    monkeypatch.setattr(execution, "live_tensors", None)
+    for _ in range(3):
+        assert ((x + 0.5) * 2).sum().realize().is_realized
+    assert not any(other.is_realized for other in others)
