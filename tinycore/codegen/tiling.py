@@ -28,6 +28,7 @@ from tinycore.codegen.distribute import Distribute, distribute
 from tinycore.codegen.dots import Offset, as_dots, offset
 from tinycore.codegen.keep import Keep, keep
 from tinycore.codegen.nest import TRUE
+from tinycore.codegen.shorten import Shorten, shorten
 from tinycore.codegen.skew import Align, Skew, aligned_parts, neighbours, skew
 from tinycore.codegen.staging import (
     GroupReduce,
@@ -145,6 +146,7 @@ Action = (
     | Keep
     | Distribute
     | Offset
+    | Shorten
 )
 
 
@@ -166,6 +168,9 @@ def apply(kernel: UOp, actions: Sequence[Action]) -> UOp:
             and action.range in declared
             and action.range not in ranges_of(kernel)
         ):
+            continue
+        if isinstance(action, Shorten):
+            kernel = shorten(kernel, action, [each for each in actions if isinstance(each, Split)])
             continue
         kernel = _APPLY[type(action)](kernel, action)
     if kernel.mask & ops.SCRATCH.bit:

@@ -15,6 +15,7 @@ from tinycore.codegen.tiling import Action, Bind, Order, Split, apply
 from tinycore.ir import Capabilities, UOp, ops
 from tinycore.rules import load
 from tinycore_pass_tile.analysis import Nest, bound, divisor_near, is_static, nest_of, number
+from tinycore_pass_tile.excluded import excluded_steps
 
 ROWS = 64
 """Rows of a block: enough for register tiles and for operands to be read again out of a cache."""
@@ -62,6 +63,8 @@ def choose_kept(kernel: UOp, capabilities: Capabilities, ids: Iterator[int], cho
         chosen = choose(nest, ids)
         orders += [list(action.ranges) for action in chosen if isinstance(action, Order)]
         actions += [action for action in chosen if not isinstance(action, Order)]
+    shortened = excluded_steps(kernel, kept, rows) if rows is not None else None
+    actions += [] if shortened is None else [shortened]
     return [*actions, Order(tuple(itertools.chain.from_iterable(orders)))]
 
 
