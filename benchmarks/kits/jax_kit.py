@@ -46,9 +46,16 @@ class JaxKit(ArrayKit):
     def gelu(self, x: Any) -> Any:
         return jax.nn.gelu(x, approximate=False)
 
-    def conv2d(self, x: Any, weight: Any, stride: int = 1, padding: int = 0, groups: int = 1) -> Any:
+    def conv2d(
+        self, x: Any, weight: Any, stride: int = 1, padding: int = 0, groups: int = 1, dilation: int = 1
+    ) -> Any:
         return lax.conv_general_dilated(
-            x, weight, (stride, stride), [(padding, padding)] * 2, feature_group_count=groups
+            x,
+            weight,
+            (stride, stride),
+            [(padding, padding)] * 2,
+            rhs_dilation=(dilation, dilation),
+            feature_group_count=groups,
         )
 
     def max_pool(self, x: Any, size: int, stride: int | None = None, padding: int = 0) -> Any:

@@ -107,8 +107,13 @@ class ArrayKit:
             scores = self.xp.where(mask, scores, -np.inf)
         return self.softmax(scores) @ v
 
-    def conv2d(self, x: Any, weight: Any, stride: int = 1, padding: int = 0, groups: int = 1) -> Any:
-        return self.xp.ascontiguousarray(convolve(x, weight, stride, padding, groups))
+    def conv2d(
+        self, x: Any, weight: Any, stride: int = 1, padding: int = 0, groups: int = 1, dilation: int = 1
+    ) -> Any:
+        return self.xp.ascontiguousarray(convolve(x, weight, stride, padding, groups, dilation))
+
+    def conv_transpose2d(self, x: Any, weight: Any, stride: int, padding: int) -> Any:
+        return convolve_transposed(x, weight, stride, padding)
 
     def max_pool(self, x: Any, size: int, stride: int | None = None, padding: int = 0) -> Any:
         step = stride or size
@@ -146,10 +151,13 @@ def erf(x: np.ndarray) -> np.ndarray:
     return found.reshape(x.shape).astype(x.dtype)
 
 
-def convolve(x: np.ndarray, weight: np.ndarray, stride: int, padding: int, groups: int) -> np.ndarray:
+def convolve(
+    x: np.ndarray, weight: np.ndarray, stride: int, padding: int, groups: int, dilation: int = 1
+) -> np.ndarray:
     """Windows as a view, then one contraction a group."""
     padded = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
-    windows = sliding_window_view(padded, weight.shape[2:], (2, 3))[:, :, ::stride, ::stride]
+    reach = tuple([dilation * (size - 1) + 1 for size in weight.shape[2:]])
+    windows = sliding_window_view(padded, reach, (2, 3))[:, :, ::stride, ::stride, ::dilation, ::dilation]
     if groups == x.shape[1] == weight.shape[0]:
         return np.einsum("nchwij,cij->nchw", windows, weight[:, 0])
     inputs, outputs = x.shape[1] // groups, weight.shape[0] // groups
@@ -162,6 +170,17 @@ def convolve(x: np.ndarray, weight: np.ndarray, stride: int, padding: int, group
         for g in range(groups)
     ]
     return np.concatenate(parts, -1).transpose(0, 3, 1, 2)
+
+
+def convolve_transposed(x: np.ndarray, weight: np.ndarray, stride: int, padding: int) -> np.ndarray:
+    """Every pixel adds its share of the weights to the pixels around it."""
+    (batch, _, h, w), (_, outputs, *sizes) = x.shape, weight.shape
+    full = [(n - 1) * stride + size for n, size in zip((h, w), sizes, strict=True)]
+    result = np.zeros((batch, outputs, *full), x.dtype)
+    for i, j in np.ndindex(*sizes):
+        share = np.einsum("ncyx,cf->nfyx", x, weight[:, :, i, j], optimize=True)
+        result[:, :, i : i + (h - 1) * stride + 1 : stride, j : j + (w - 1) * stride + 1 : stride] += share
+    return result[:, :, padding : full[0] - padding, padding : full[1] - padding]
 
 
 def layers(kit: Any) -> SimpleNamespace:

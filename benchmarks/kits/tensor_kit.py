@@ -60,8 +60,13 @@ class TensorKit:
     def attention(self, q: Any, k: Any, v: Any, causal: bool = False, mask: Any = None) -> Any:
         return q.scaled_dot_product_attention(k, v, attn_mask=mask, is_causal=causal)
 
-    def conv2d(self, x: Any, weight: Any, stride: int = 1, padding: int = 0, groups: int = 1) -> Any:
-        return x.conv2d(weight, stride=stride, padding=padding, groups=groups)
+    def conv2d(
+        self, x: Any, weight: Any, stride: int = 1, padding: int = 0, groups: int = 1, dilation: int = 1
+    ) -> Any:
+        return x.conv2d(weight, stride=stride, padding=padding, groups=groups, dilation=dilation)
+
+    def conv_transpose2d(self, x: Any, weight: Any, stride: int, padding: int) -> Any:
+        return x.conv_transpose2d(weight, stride=stride, padding=padding)
 
     def max_pool(self, x: Any, size: int, stride: int | None = None, padding: int = 0) -> Any:
         return x.max_pool2d(size, stride or size, padding=padding)

@@ -110,8 +110,13 @@ class TorchKit:
     def attention(self, q: Any, k: Any, v: Any, causal: bool = False, mask: Any = None) -> Any:
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
 
-    def conv2d(self, x: Any, weight: Any, stride: int = 1, padding: int = 0, groups: int = 1) -> Any:
-        return functional.conv2d(x, weight, None, stride, padding, 1, groups)
+    def conv2d(
+        self, x: Any, weight: Any, stride: int = 1, padding: int = 0, groups: int = 1, dilation: int = 1
+    ) -> Any:
+        return functional.conv2d(x, weight, None, stride, padding, dilation, groups)
+
+    def conv_transpose2d(self, x: Any, weight: Any, stride: int, padding: int) -> Any:
+        return functional.conv_transpose2d(x, weight, None, stride, padding)
 
     def max_pool(self, x: Any, size: int, stride: int | None = None, padding: int = 0) -> Any:
         return functional.max_pool2d(x, size, stride, padding)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from benchmarks.model import Row
 from benchmarks.rows import (
     attention,
+    convnets,
     convolution,
     elementwise,
     graphs,
@@ -27,6 +28,7 @@ MODULES = (
     attention,
     indexing,
     networks,
+    convnets,
     graphs,
     neighbours,
     sequences,
