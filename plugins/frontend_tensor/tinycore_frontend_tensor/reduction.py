@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from tinycore.errors import ShapeError
-from tinycore.ir import DType, Op, dtypes, ops
+from tinycore.ir import DType, Op, dims, dtypes, ops
 from tinycore_frontend_tensor import graph
 from tinycore_frontend_tensor.conversion import as_dtype
 from tinycore_frontend_tensor.core import DEFAULT_INT
@@ -98,9 +98,11 @@ class Reduction(Creation):
             hit = hit | self.isnan()
         shape = [1] * self.ndim
         shape[axis] = self.shape[axis]
-        index = type(self).arange_of(self.shape[axis]).reshape(shape)
-        last = dtypes.int64.max
-        return self._derive(hit.where(index, last).min(axis, keepdim).uop, differentiable=False)
+        # Half as wide as the answer, so that twice as many fit into a register.
+        wide = dims.upper(self.uop.shape[axis]) > dtypes.int32.max
+        index = type(self).arange_of(self.shape[axis], dtypes.int64 if wide else dtypes.int32).reshape(shape)
+        first = hit.where(index, index.dtype.max).min(axis, keepdim)
+        return self._derive(first.cast(dtypes.int64).uop, differentiable=False)
 
     def var(self, dim: Axis = None, keepdim: bool = False, correction: int = 1) -> Self:
         """The variance over axes, divided by count - correction."""
