@@ -120,7 +120,25 @@ def _memory() -> list[Row]:
                 traffic=3 * nbytes(shape),
             ),
         ]
-    for m, n in ((4095, 1023), (4097, 1025), (4096, 1000)):
+    for m, n in ((4001, 3999), (5003, 3331), (10007, 1501)):
+        shape, name = (m, n), f"{m}x{n}"
+        rows.append(
+            _like(
+                "transpose_add.4096",
+                f"near.transpose.{name}",
+                f"a.T + b, {name}",
+                [shape, (n, m)],
+                traffic=3 * nbytes(shape),
+            )
+        )
+    for m, n in ((16411, 1021), (521, 32003)):
+        shape, name = (m, n), f"{m}x{n}"
+        rows.append(
+            _like(
+                "softmax.4096", f"near.softmax.{name}", f"softmax {name}", [shape], traffic=2 * nbytes(shape)
+            )
+        )
+    for m, n in ((4095, 1023), (4097, 1025), (4096, 1000), (4001, 1009)):
         shape, name = (m, n), f"{m}x{n}"
         rows.append(
             _like(
