@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextvars import ContextVar
 from types import MappingProxyType
 
@@ -198,7 +198,7 @@ def _settle(
     """Point every live tensor at what has been computed, and remember graphs for `backward`."""
     overwritten = {base_buffer(final) for final in finals}
     old = {tensor: tensor.uop for tensor in roots}
-    others = [tensor for tensor in live_tensors() if tensor not in roots and _concerned(tensor, overwritten)]
+    others = [tensor for tensor in _concerned(overwritten) if tensor not in roots]
     for tensor, node in zip(others, substitute([t.uop for t in others], replaced), strict=True):
         tensor.uop = node
     for tensor, root in roots.items():
@@ -227,9 +227,16 @@ def _become(tensor: TensorCore, result: UOp) -> None:
         tensor.bindings = MappingProxyType({v: n for v, n in tensor.bindings.items() if v in left})
 
 
-def _concerned(tensor: TensorCore, overwritten: set[UOp]) -> bool:
-    buffer = stored(tensor.uop)
-    return buffer is None or buffer in overwritten
+def _concerned(overwritten: Set[UOp]) -> Iterator[TensorCore]:
+    """Live tensors but for those that are stored in other buffers, which are most in a program with weights."""
+    buffer = ops.BUFFER
+    for tensor in live_tensors():
+        node = tensor.uop
+        if node.op is buffer:
+            if node in overwritten:
+                yield tensor
+        elif (base := stored(node)) is None or base in overwritten:
+            yield tensor
 
 
 # --- versions of buffers
@@ -315,7 +322,7 @@ def _keep_old_values(
         for version in versions:
             snapshots[version] = _copy(version)
 
-    for tensor in live_tensors():
+    for tensor in _concerned(overwritten):
         if id(tensor) in chosen or not tensor.uop.mask & ops.BUFFER.bit:
             continue
         versions = _reads(tensor.uop, finals, overwritten)
@@ -355,7 +362,7 @@ def protect(written: frozenset[UOp]) -> None:
     """Before a replay writes buffers: tensors that are values, and read them, get their elements now."""
     copied: dict[UOp, UOp] = {}
     readers: list[TensorCore] = []
-    for tensor in live_tensors():
+    for tensor in _concerned(written):
         if not tensor.uop.mask & ops.BUFFER.bit:
             continue
         reference = _followers.get(id(tensor))
