@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinycore.errors import PluginError
@@ -70,6 +70,7 @@ def test_shuffling_reaches_other_orders_and_is_reproducible():
     assert order(*passes, shuffle=3) == order(*passes, shuffle=3)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_every_declared_order_is_kept(data):
     names = [f"p{index}" for index in range(data.draw(st.integers(1, 8)))]

@@ -117,6 +117,15 @@ def test_passes_are_loaded_ordered_and_named_in_their_errors(site):
     assert any("thirdparty-b 0.3.0" in note for note in caught.value.__notes__)
 
 
+def test_code_that_can_change_no_kernel_is_not_in_the_keys_of_kernels(site):
+    hooks = 'api = "1.0"\n[hooks]\nmodule = "PACKAGE"\nnames = ["{}"]\n'
+    site.add("doctor", hooks.format("tinycore_doctor"))
+    site.add("exports", 'api = "1.0"\n[exports]\nthing = "PACKAGE:thing"')
+    site.add("library", 'api = "1.0"')
+    site.add("passes", hooks.format("tinycore_passes"))
+    assert environment().sources == (site.path / "site_library", site.path / "site_passes")
+
+
 def test_a_pass_that_fails_to_load_is_left_out_with_those_that_require_it(site):
     site.add("bad", 'api = "1.0"\n' + PASS.format(id="bad"), files={"__init__.py": "1/0"})
     needs = 'requires = ["bad"]'

@@ -110,12 +110,19 @@ def assemble(plugins: Iterable[Plugin]) -> Registry:
     return Registry(plugins, used, hooks, tuple(clashes))
 
 
+_CHANGING = frozenset({"tinycore_backends", "tinycore_passes", "tinycore_rules"})
+"""The hooks that bring what changes kernels."""
+
+
 def _compiles(plugin: Plugin) -> bool:
-    """Whether its code or rules can change what a kernel becomes: all but plain frontends."""
+    """Whether its code or rules can change what a kernel becomes: not those of plain frontends and tools."""
     manifest = plugin.manifest
-    if manifest is None or not (manifest.exports or manifest.frontends):
+    if manifest is None:
         return True
-    return bool(manifest.passes or manifest.rules or manifest.hooks or manifest.backends)
+    hooks = frozenset(manifest.hooks.names) if manifest.hooks else frozenset()
+    if manifest.passes or manifest.rules or manifest.backends or hooks & _CHANGING:
+        return True
+    return not (manifest.exports or manifest.frontends or hooks)  # what adds nothing is a library of others
 
 
 def _claims(kind: str, found: Iterable[tuple[Plugin, str]], clashes: list[str]) -> dict[str, str]:
