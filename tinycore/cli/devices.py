@@ -5,15 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from tinycore.cli.doctor import add_arguments as add_arguments
 from tinycore.cli.output import print_json, print_table
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the options."""
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "--timeout", type=float, default=60.0, metavar="S", help="seconds that one plugin may take (60)"
-    )
 
 
 def rows(timeout: float) -> list[dict[str, Any]]:

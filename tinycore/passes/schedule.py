@@ -149,9 +149,7 @@ def rest_of(x: UOp, axis: int, start: int) -> UOp | None:
             shape = (*node.shape[:axis], dims.subtract(node.shape[axis], start), *node.shape[axis + 1 :])
             known[node] = const_of_shape(node, shape)
         else:
-            below = node
-            while below.op in MOVEMENT:
-                below = below.src[0]
+            below = node.under(*MOVEMENT)
             computed = (below.op.elementwise or below.op is ops.GATHER) and below.mask & ops.BUFFER.bit
             if computed and dims.upper(dims.product(below.shape)) > FEW_COLUMNS:
                 return None

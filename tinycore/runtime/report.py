@@ -14,10 +14,9 @@ DEBUG    prints
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from tinycore.config import config
 from tinycore.ir import UOp
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
 _introduced: set[str] = set()
 
 
-def _print(text: str, stream: TextIO | None = None) -> None:
-    print(text, file=stream or sys.stdout, flush=True)
+def _print(text: str) -> None:
+    print(text, flush=True)
 
 
 @dataclass(frozen=True, slots=True)

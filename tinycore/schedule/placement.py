@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from tinycore.errors import CompileError, DeviceError
-from tinycore.ir import Capabilities, UOp, ops
+from tinycore.ir import Capabilities, UOp, dtypes, ops
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,11 @@ class Placement:
     kept: Mapping[UOp, UOp] = field(default_factory=lambda: MappingProxyType({}))
     layouts: Mapping[UOp, Layout] = field(default_factory=lambda: MappingProxyType({}))
     remembered: frozenset[UOp] = frozenset()
+
+    @property
+    def sink(self) -> UOp:
+        """The graph as one node."""
+        return UOp(ops.SINK, dtypes.void, self.roots, None)
 
     def check(self, name: str, before: Placement) -> None:
         """That it places the same values as another one. Raises CompileError, naming the pass that made it."""

@@ -48,23 +48,14 @@ def place(
         if not isinstance(placement, Placement):
             raise CompileError(f"the pass {door.id!r} must answer a Placement", where=repr(placement))
         placement.check(door.id, before)
-        _tell(
-            door.id,
-            partial(_replaced, door, before, context),
-            _sink(before),
-            _sink(placement),
-            start,
-            observers,
-        )
+        again = partial(_replaced, door, before, context)
+        _tell(door.id, again, before.sink, placement.sink, start, observers)
     return placement
 
 
-def _sink(placement: Placement) -> UOp:
-    return UOp(ops.SINK, dtypes.void, placement.roots, None)
-
-
 def _replaced(door: Door, placement: Placement, context: ScheduleContext) -> UOp:
-    return _sink(door.run(placement, context))
+    replaced: Placement = door.run(placement, context)
+    return replaced.sink
 
 
 def _observed(
