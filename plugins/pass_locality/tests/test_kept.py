@@ -190,3 +190,11 @@ def test_long_sequences(keys, together):
     result = q.scaled_dot_product_attention(k, v)
     assert (len(steps_of(result)) == 1) is together
     np.testing.assert_allclose(result.numpy(), wanted(q, k, v, 0.125), rtol=1e-4, atol=2e-6)
+
+
+def test_rows_that_their_user_does_not_reduce_are_stored():
+    """The gradient of pooling: each element of a product is used for four pixels, which have a layout of their own."""
+    product = tensor(128, 128) @ tensor(128, 3136)
+    image = tensor(128, 64, 14, 14)
+    spread = product.reshape(128, 64, 7, 1, 7, 1).expand(128, 64, 7, 2, 7, 2).reshape(128, 64, 14, 14)
+    assert len([step for step in steps_of(spread * image) if not step.remember]) == 2

@@ -21,7 +21,8 @@ MOST_OPERANDS = 1 << 18
 """Bytes that all rows read: they are read again for every few rows."""
 ROWS = 128
 """Operands no larger than so many rows are cheaper to read again than rows, some dozens at a time, are to store
-and to load."""
+and to load, where the user reduces them: that takes time in a cache. A user that does not is better off with rows
+that lie as it likes."""
 MOST_KEPT = 4
 """Values that one kernel keeps: kernels must not grow with the graph."""
 LEAST_BYTES = 1 << 14
@@ -59,7 +60,10 @@ def choose_kept(
             continue
         outer = _outer(user, node, entries)
         rows = entries[:outer]
-        most = max(MOST_OPERANDS, ROWS * _bytes(node, outer))
+        most = MOST_OPERANDS
+        computed = [each for each in _members(user, stored) if each is user or each not in stored]
+        if any(each.op is ops.REDUCE for each in computed):
+            most = max(most, ROWS * _bytes(node, outer))
         if (
             outer
             and _is_local(cones[node], stored, range(outer), most)

@@ -23,6 +23,8 @@ MOST_BYTES = 1 << 26
 LEAST_CACHE = 1 << 18
 """Bytes of a second-level cache where none is known."""
 PIECES_PER_THREAD = 4
+BLOCK, LEAST_BLOCK = 32, 64
+"""Channels, and filters, that are summed up for while a piece is in a cache; how few a thread may have of them."""
 LEAST_STEPS = 512
 """Steps of one piece of a long sum."""
 LEAST_SIDE = 8
@@ -54,13 +56,17 @@ class SumOfImages:
     images: the axis that counts images.
     rows: the outermost axis of pixels.
     filters: the axes that only the operand without windows walks, and that stay.
-    walked: what each operand walks of one image.
+    channels: the axes that only the operand with windows walks, and that stay, without the places.
+    pixels: the axes of pixels of one image.
+    given: whether the operand without windows is an input, which is packed as it is.
     """
 
     images: int
     rows: int
     filters: tuple[int, ...]
-    walked: tuple[frozenset[int], frozenset[int]]
+    channels: tuple[int, ...]
+    pixels: tuple[int, ...]
+    given: bool = False
 
 
 def by_image(reduction: UOp, capabilities: Capabilities) -> UOp | None:
@@ -88,14 +94,28 @@ def by_image(reduction: UOp, capabilities: Capabilities) -> UOp | None:
 def _sizes(
     found: SumOfImages, shape: Sequence[int], reduction: UOp, capabilities: Capabilities
 ) -> tuple[int, int]:
-    """(images of a piece, strips of an image): what a piece reads fits into a part of a thread's cache."""
+    """(images of a piece, strips of an image): what some channels and filters of a piece are fits into a part of a
+    thread's cache. Channels are shared by threads, too, so that there are no more pieces than these need.
+    """
     itemsize, caches = reduction.dtype.itemsize, capabilities.cache_bytes
-    room = (caches[1] if len(caches) > 1 else LEAST_CACHE) // 2
-    image = itemsize * sum(math.prod([shape[axis] for axis in axes]) for axes in found.walked)
+    room = (caches[1] if len(caches) > 1 else LEAST_CACHE) // 3
+    if found.given:
+        return 1, 1
+
+    def size(axes: Sequence[int]) -> int:
+        return math.prod([shape[axis] for axis in axes])
+
+    image = (
+        itemsize
+        * size(found.pixels)
+        * sum(min(size(axes), BLOCK) for axes in (found.channels, found.filters))
+    )
     results = itemsize * math.prod([n for axis, n in enumerate(shape) if axis not in reduction.arg[1]])
     images, rows = shape[found.images], shape[found.rows]
     least = min(images, -(-images * results // MOST_BYTES))
-    most = max(min(room // image, images // (PIECES_PER_THREAD * capabilities.threads)), 1)
+    blocks = -(-size(found.channels) // LEAST_BLOCK)
+    pieces = -(-PIECES_PER_THREAD * capabilities.threads // blocks)
+    most = max(min(room // image, images // pieces), 1)
     most = most if least <= most else min(images, 2 * least)
     group = min(range(max(least, most // 2, 1), most + 1), key=lambda size: (images % size, -size))
     if group > 1:
@@ -217,8 +237,11 @@ def sum_of_images(reduction: UOp) -> SumOfImages | None:
         if pixels <= places or len(images) != 1:
             continue
         results = [size for axis, size in enumerate(shape) if axis not in summed]
+        given = still.base.op is ops.BUFFER
+        if given:
+            results.append(shape[images[0]])
         if dims.upper(dims.product(results)) * reduction.dtype.itemsize <= MOST_BYTES:
             filters = tuple(sorted(still.varying - moving.varying - summed))
-            read = (moving.varying - outside - {images[0]}, still.varying - {images[0]})
-            return SumOfImages(images[0], min(inside), filters, read)
+            channels = tuple(sorted(moving.varying - still.varying - outside - summed))
+            return SumOfImages(images[0], min(inside), filters, channels, tuple(sorted(inside)), given)
     return None
