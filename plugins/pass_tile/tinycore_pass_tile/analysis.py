@@ -11,6 +11,8 @@ from tinycore.ir.statements import joint_statements
 
 DYNAMIC = 1 << 10
 """What a bound that is not a constant is taken for."""
+_CHUNK_SIZES = 64
+"""How many sizes of chunks are compared."""
 _STEPS = 1 << 10
 """How far a divisor is looked for: compiling must not take longer for larger tensors."""
 
@@ -203,6 +205,24 @@ def divisor_near(total: int, wanted: int, multiple: int) -> int:
             if size >= multiple and 2 * size >= wanted and total % size == 0:
                 return size
     return rounded
+
+
+def balanced(total: int, wanted: int, step: int, threads: int) -> int:
+    """A multiple of `step` near `wanted` in which chunks keep all threads busy to the end.
+
+    >>> balanced(4097, 512, 16, 2), balanced(1000, 112, 16, 2), balanced(4095, 511, 1, 2)
+    (512, 128, 512)
+    """
+
+    def longest(size: int) -> tuple[int, int]:
+        whole, rest = divmod(total, size)
+        share = -(-whole // threads) * size + (rest if whole % threads == 0 else 0)
+        return share, abs(size - wanted)
+
+    wide = max(step, wanted // _CHUNK_SIZES // step * step)
+    sizes = [wanted, wanted + step]
+    sizes += range(max(step, wanted // 2 // step * step), wanted + wanted // 2 + 1, wide)
+    return min(sizes, key=longest)
 
 
 def loops_of(nests: Sequence[Nest]) -> list[UOp]:

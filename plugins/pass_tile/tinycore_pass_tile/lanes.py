@@ -17,6 +17,7 @@ from tinycore.ir import Capabilities, UOp, ops
 from tinycore_pass_tile.analysis import (
     Access,
     Nest,
+    balanced,
     bound,
     divisor_near,
     is_static,
@@ -249,11 +250,12 @@ def _parallel(
     if total // step < 2:
         return None
     chunks = min(capabilities.threads * CHUNKS_PER_THREAD, max(2, nest.work // LEAST_CHUNK))
-    size = (
-        divisor_near(total, max(step, -(-total // chunks)), step)
-        if is_static(best)
-        else max(step, -(-total // chunks // step) * step)
-    )
+    if not is_static(best):
+        size = max(step, -(-total // chunks // step) * step)
+    elif number(best) in steps:  # chunks of one size need no tiles for a rest
+        size = divisor_near(total, max(step, -(-total // chunks)), step)
+    else:
+        size = balanced(total, max(1, total // chunks), 1, capabilities.threads)
     outer, inner = next(plan.ids), next(plan.ids)
     plan.actions += [
         Split(number(best), size, outer, inner, "bound"),

@@ -18,7 +18,7 @@ from tinycore.codegen.footprint import footprint
 from tinycore.codegen.skew import Skew
 from tinycore.codegen.tiling import Action, Bind, Order, Split
 from tinycore.ir import Capabilities, UOp, ops
-from tinycore_pass_tile.analysis import Nest, bound, is_static, largest_itemsize, number
+from tinycore_pass_tile.analysis import Nest, balanced, bound, is_static, largest_itemsize, number
 from tinycore_pass_tile.lines import LINE, along_lines, is_long, streams, unaligned
 
 MOST_LANES = 16
@@ -256,19 +256,4 @@ def _chunk_size(nest: Nest, chosen: UOp, sizes: dict[UOp, int], capabilities: Ca
     step, total = sizes.get(chosen, 1), bound(chosen)
     if not is_static(chosen):
         return max(step, -(-total // chunks // step) * step)
-    return _balanced(total, max(1, total // chunks // step) * step, step, capabilities.threads)
-
-
-def _balanced(total: int, wanted: int, step: int, threads: int) -> int:
-    """A multiple of `step` near `wanted` in which chunks keep all threads busy to the end.
-
-    >>> _balanced(4097, 512, 16, 2), _balanced(1025, 128, 16, 2), _balanced(1000, 112, 16, 2)
-    (512, 128, 128)
-    """
-
-    def longest(size: int) -> tuple[int, int]:
-        whole, rest = divmod(total, size)
-        share = -(-whole // threads) * size + (rest if whole % threads == 0 else 0)
-        return share, abs(size - wanted)
-
-    return min(range(max(step, wanted // 2 // step * step), wanted + wanted // 2 + 1, step), key=longest)
+    return balanced(total, max(1, total // chunks // step) * step, step, capabilities.threads)
