@@ -159,6 +159,20 @@ class Functional(Convolution):
         eps: float = 1e-5,
     ) -> Self:
         """Normalised by the given statistics of the channels (axis 1), then scaled and shifted."""
+        node, given = self.uop, [each for each in (mean, variance, weight, bias) if each is not None]
+        if self.dtype.is_float and all(
+            each.uop.dtype is node.dtype and each.uop.shape == node.shape[1:2] for each in given
+        ):  # as below, written down at once
+            vector = (1, *node.shape[1:2], *(1,) * (self.ndim - 2))
+
+            def spread(values: UOp) -> UOp:
+                return graph.expand(graph.reshape(values, vector), node.shape)
+
+            deviation = (variance.uop + eps).alu(ops.SQRT)
+            result = (node - spread(mean.uop)) * spread(deviation.const_like(1.0) / deviation)
+            if weight is not None:
+                result = result * spread(weight.uop)
+            return self._derive(result if bias is None else result + spread(bias.uop), *given)
         scale = _channels((variance + eps).rsqrt(), self.ndim)
         normal = (self - _channels(mean, self.ndim)) * scale
         return _scaled(normal, _channels(weight, self.ndim), _channels(bias, self.ndim))

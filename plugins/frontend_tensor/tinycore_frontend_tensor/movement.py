@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Self, TypeVar
 
 from tinycore.errors import DTypeError, ShapeError
-from tinycore.ir import Dim, UOp, dims, dtypes
+from tinycore.ir import Dim, Shape, UOp, dims, dtypes
 from tinycore_frontend_tensor import graph
 from tinycore_frontend_tensor.conversion import Conversion
 from tinycore_frontend_tensor.core import Scalar, flatten_args
@@ -33,31 +34,10 @@ class Movement(Conversion):
         Raises ShapeError when the number of elements differs.
         """
         given = flatten_args(shape)
-        if sum(isinstance(size, int) and size == -1 for size in given) > 1:
-            raise ShapeError(f"reshape to {graph.text(given)}: only one size can be -1")
-        wanted, bindings = sizes([1 if isinstance(s, int) and s == -1 else s for s in given])
-        count = graph.size_of(self.uop.shape)
-        hint = f"the new shape must hold {graph.text((count,))[1:-2]} elements"
-        if any(isinstance(size, int) and size < 0 for size in wanted):
-            raise ShapeError(
-                f"reshape of {graph.text(self.shape)} to {graph.text(given)}: negative size", hint=hint
-            )
-        unknown = [axis for axis, s in enumerate(given) if isinstance(s, int) and s == -1]
-        if unknown:
-            try:
-                missing = dims.divide(count, graph.size_of(wanted))
-            except ShapeError:
-                raise ShapeError(
-                    f"reshape of {graph.text(self.shape)} to {graph.text(given)}: sizes do not divide",
-                    hint=hint,
-                ) from None
-            wanted = (*wanted[: unknown[0]], missing, *wanted[unknown[0] + 1 :])
-        elif graph.size_of(wanted) != count:
-            raise ShapeError(
-                f"reshape of {graph.text(self.shape)} to {graph.text(given)}: the number of elements differs",
-                hint=hint,
-            )
-        return self._move(graph.reshape(self.uop, wanted), bindings)
+        if all(type(size) is int for size in given):
+            return self._derive(graph.reshape(self.uop, _reshaped(self.uop.shape, given)))
+        asked, bindings = sizes(given)
+        return self._move(graph.reshape(self.uop, _reshaped(self.uop.shape, asked)), bindings)
 
     view = reshape
 
@@ -353,3 +333,26 @@ def concatenate(tensors: Sequence[Kind], dim: int = 0) -> Kind:
             result = inside.where(part, result)
     assert result is not None
     return first._derive(result, *tensors[1:])
+
+
+@functools.lru_cache(maxsize=4096)
+def _reshaped(have: Shape, asked: Shape) -> Shape:
+    """The shape that is asked for, with -1 resolved. Raises ShapeError when the number of elements differs."""
+    what = f"reshape of {graph.text(have)} to {graph.text(asked)}"
+    count = graph.size_of(have)
+    hint = f"the new shape must hold {graph.text((count,))[1:-2]} elements"
+    unknown = [axis for axis, size in enumerate(asked) if isinstance(size, int) and size == -1]
+    if len(unknown) > 1:
+        raise ShapeError(f"reshape to {graph.text(asked)}: only one size can be -1")
+    known = tuple([1 if axis in unknown else size for axis, size in enumerate(asked)])
+    if any(isinstance(size, int) and size < 0 for size in known):
+        raise ShapeError(f"{what}: negative size", hint=hint)
+    if unknown:
+        try:
+            missing = dims.divide(count, graph.size_of(known))
+        except ShapeError:
+            raise ShapeError(f"{what}: sizes do not divide", hint=hint) from None
+        return (*known[: unknown[0]], missing, *known[unknown[0] + 1 :])
+    if graph.size_of(known) != count:
+        raise ShapeError(f"{what}: the number of elements differs", hint=hint)
+    return known
