@@ -58,6 +58,7 @@ class Row:
     width: bytes of the numbers that it computes with.
     near: the row of the design that this one is a neighbour of.
     steady: whether steady state is measured, or the first call only.
+    training, adam: whether it is a training step, by SGD or by Adam.
     fresh: whether the output is also allocated anew by tinycore; not where a whole network is captured.
     """
 
@@ -80,6 +81,7 @@ class Row:
     steady: bool = True
     fresh: bool = True
     training: bool = False
+    adam: bool = False
 
     @property
     def family(self) -> str:

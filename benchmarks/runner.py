@@ -104,7 +104,10 @@ def _function(row: Row, kit: Any, weights: Mapping[str, np.ndarray] | None) -> C
                 kit.assign(layer, name, weights[f"{path}.{name}"])
     if row.training:
         step: Callable[..., Any] = kit.trainer(
-            [layer for _, layer in layers_of(model)], lambda *given: row.compute(kit, model, *given), RATE
+            [layer for _, layer in layers_of(model)],
+            lambda *given: row.compute(kit, model, *given),
+            RATE,
+            row.adam,
         )
         return step
     return lambda *arguments: row.compute(kit, model, *arguments)

@@ -66,7 +66,11 @@ class JaxKit(ArrayKit):
     def write(self, cache: Any, position: int, value: Any) -> Any:
         raise NotSupported
 
-    def trainer(self, layers: Sequence[Any], forward: Callable[..., Any], rate: float) -> Any:
+    def trainer(
+        self, layers: Sequence[Any], forward: Callable[..., Any], rate: float, adam: bool = False
+    ) -> Any:
+        if adam:
+            raise NotSupported
         names = [
             (layer, name)
             for layer in layers

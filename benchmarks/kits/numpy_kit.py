@@ -140,7 +140,9 @@ class ArrayKit:
     def cat(self, parts: Sequence[Any], axis: int) -> Any:
         return self.xp.concatenate(parts, axis)
 
-    def trainer(self, layers: Sequence[Any], forward: Callable[..., Any], rate: float) -> Any:
+    def trainer(
+        self, layers: Sequence[Any], forward: Callable[..., Any], rate: float, adam: bool = False
+    ) -> Any:
         raise NotSupported
 
 

@@ -79,9 +79,11 @@ class TinycoreKit(TensorKit):
         place = position.shape[0]
         return table[place : place + 1]
 
-    def trainer(self, layers: Sequence[Any], forward: Callable[..., Any], rate: float) -> Any:
-        """One step of SGD on the mean cross entropy; answers the loss."""
-        optimizer = nn.optim.SGD(nn.state.get_parameters(list(layers)), lr=rate)
+    def trainer(
+        self, layers: Sequence[Any], forward: Callable[..., Any], rate: float, adam: bool = False
+    ) -> Any:
+        """One step of SGD, or of Adam, on the mean cross entropy; answers the loss."""
+        optimizer = (nn.optim.Adam if adam else nn.optim.SGD)(nn.state.get_parameters(list(layers)), lr=rate)
 
         def step(images: Any, labels: Any) -> Any:
             with Tensor.training():

@@ -71,7 +71,11 @@ class TinygradKit(TensorKit):
     def write(self, cache: Any, position: Any, value: Any) -> Any:
         raise NotSupported
 
-    def trainer(self, layers: Sequence[Any], forward: Callable[..., Any], rate: float) -> Any:
+    def trainer(
+        self, layers: Sequence[Any], forward: Callable[..., Any], rate: float, adam: bool = False
+    ) -> Any:
+        if adam:
+            raise NotSupported
         parameters = [
             getattr(layer, name)
             for layer in layers

@@ -140,10 +140,12 @@ class TorchKit:
     def cat(self, parts: Sequence[Any], axis: int) -> Any:
         return torch.cat(list(parts), axis)
 
-    def trainer(self, layers: Sequence[Any], forward: Callable[..., Any], rate: float) -> Any:
-        """One step of SGD on the mean cross entropy; answers the loss."""
+    def trainer(
+        self, layers: Sequence[Any], forward: Callable[..., Any], rate: float, adam: bool = False
+    ) -> Any:
+        """One step of SGD, or of Adam, on the mean cross entropy; answers the loss."""
         parameters = [parameter for layer in layers for parameter in layer.parameters()]
-        optimizer = torch.optim.SGD(parameters, lr=rate)
+        optimizer = (torch.optim.Adam if adam else torch.optim.SGD)(parameters, lr=rate)
 
         def step(images: Any, labels: Any) -> Any:
             optimizer.zero_grad()

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.model import Position, Row
 from benchmarks.rows.data import integers, nbytes, normal, one
-from benchmarks.rows.training import small_cnn_losses
+from benchmarks.rows.training import mlp_losses, small_cnn_losses
 
 INFERENCE = ("tinycore", "torch", "torch.compile", "jax", "onnxruntime", "tinygrad")
 
@@ -253,6 +253,22 @@ ROWS = (
         operations=training_operations(128),
         fresh=False,
         training=True,
+    ),
+    Row(
+        "train.mlp256",
+        "mlp training step by Adam, batch 256",
+        "more",
+        lambda generator: (one(generator, (256, 784)), integers(generator, 10, (256,))),
+        mlp,
+        model=Mlp,
+        reference=mlp_losses,
+        kits=("tinycore", "torch"),
+        tolerance=1e-3,
+        calls=4,
+        operations=6.0 * 256 * MLP_WEIGHTS,
+        fresh=False,
+        training=True,
+        adam=True,
     ),
     Row(
         "transformer.block",

@@ -76,3 +76,34 @@ def _back_through_pool(d: np.ndarray, activation: np.ndarray, pooled: np.ndarray
         return np.pad(x.repeat(2, 2).repeat(2, 3), [(0, 0), (0, 0), *odd])
 
     return up(d) * (activation == up(pooled)) * (activation > 0)
+
+
+def mlp_losses(kit: Any, model: Any, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """One step of Adam on an MLP; answers the loss before it."""
+    values, before = [x], []
+    for layer in model.layers:
+        before.append(values[-1] @ layer.weight.T + layer.bias)
+        values.append(np.maximum(before[-1], 0))
+    shifted = before[-1] - before[-1].max(1, keepdims=True)
+    logs = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    classes, rows = labels.astype(np.int64), np.arange(len(labels))
+    loss = -logs[rows, classes].mean()
+    gradient = np.exp(logs)
+    gradient[rows, classes] -= 1
+    gradient /= len(labels)
+    for place in reversed(range(len(model.layers))):
+        layer = model.layers[place]
+        steps = (gradient.T @ values[place], gradient.sum(0))
+        if place:
+            gradient = (gradient @ layer.weight) * (before[place - 1] > 0)
+        for name, step in zip(("weight", "bias"), steps, strict=True):
+            setattr(layer, name, getattr(layer, name) - _adam(layer, name, step))
+    return np.asarray(loss)
+
+
+def _adam(layer: Any, name: str, gradient: np.ndarray) -> np.ndarray:
+    """By how much a parameter is changed; its averages wait in the layer."""
+    count, first, second = layer.__dict__.get(f"{name}_moments", (0, 0.0, 0.0))
+    count, first, second = count + 1, 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+    setattr(layer, f"{name}_moments", (count, first, second))
+    return RATE * (first / (1 - 0.9**count)) / (np.sqrt(second / (1 - 0.999**count)) + 1e-8)

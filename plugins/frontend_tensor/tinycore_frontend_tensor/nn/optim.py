@@ -105,14 +105,18 @@ class AdamW(Optimizer):
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         self.first = [self._state(p) for p in self.parameters]
         self.second = [self._state(p) for p in self.parameters]
-        # The powers of the betas, advanced in place: a captured step goes on counting.
-        self.powers, self.decay = (Tensor(pair, device=self.lr.device) for pair in ([1.0, 1.0], list(betas)))
+        # 1 - beta ** step, advanced in place: a captured step goes on counting. Differences of powers that are
+        # almost 1 would not be exact.
+        rest = [1 - beta for beta in betas]
+        self.corrections, self.decay, self.rest = (
+            Tensor(pair, device=self.lr.device) for pair in ([0.0, 0.0], list(betas), rest)
+        )
 
     def _update(self, ready: list[tuple[int, Tensor, Tensor]]) -> list[Tensor]:
         b1, b2 = self.betas
-        self.powers.assign(self.powers * self.decay)
-        correction1, correction2 = 1 - self.powers[0:1], (1 - self.powers[1:2]).sqrt()
-        touched = [self.powers]
+        self.corrections.assign(self.corrections * self.decay + self.rest)
+        correction1, correction2 = self.corrections[0:1], self.corrections[1:2].sqrt()
+        touched = [self.corrections]
         for position, parameter, gradient in ready:
             old, first, second = parameter.detach(), self.first[position], self.second[position]
             lr = self.lr.cast(old.dtype)
