@@ -214,3 +214,12 @@ def test_nobody_reassigns_the_fields_of_a_node():
                 if own and target.attr in fields and target.value.id not in ("self", "_facts"):
                     found.append((file.name, target.attr, node.lineno))
     assert [each for each in found if each[:2] not in allowed] == []
+
+
+def test_a_shape_that_a_node_says_itself_is_not_looked_for_below():
+    chain = UOp(ops.BUFFER, dtypes.float32, (), (1, (4, 6), "X")).alu(ops.NEG).alu(ops.EXP2)
+    reshaped = UOp(ops.RESHAPE, chain.dtype, (chain,), (24,))
+    assert reshaped.shape == (24,)
+    assert chain._shape is None
+    assert chain.alu(ops.SQRT).shape == (4, 6)
+    assert chain._shape == (4, 6)

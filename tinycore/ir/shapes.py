@@ -66,8 +66,8 @@ def _rule(op: Op) -> Callable[[UOp], Shape]:
 
 
 def infer(node: UOp) -> Shape:
-    """The shape of a node; stored on it and on everything it was derived from."""
-    for operand in node.src[:2]:
+    """The shape of a node; stored on it and on what its shape was derived from."""
+    for operand in node.src[: _READS[node.op]]:
         if operand._shape is None:
             break
     else:
@@ -77,9 +77,7 @@ def infer(node: UOp) -> Shape:
     while stack:
         current = stack[-1]
         if current._shape is None:
-            # Only the operands that a rule reads are visited: operand 0, and the index of GATHER and LOAD.
-            needed = current.src[:2] if current.op in _READS_TWO else current.src[:1]
-            missing = [operand for operand in needed if operand._shape is None]
+            missing = [operand for operand in current.src[: _READS[current.op]] if operand._shape is None]
             if missing:
                 stack += missing
                 continue
@@ -90,4 +88,8 @@ def infer(node: UOp) -> Shape:
 
 
 _RULE_OF = {op: _rule(op) for op in TABLE.values()}
-_READS_TWO = frozenset({ops.GATHER, ops.LOAD})
+_READS = {
+    op: 0 if op.shape in ("attribute", "scalar") else 2 if op in (ops.GATHER, ops.LOAD) else 1
+    for op in TABLE.values()
+}
+"""The shapes of how many operands a rule reads: no others are looked at."""

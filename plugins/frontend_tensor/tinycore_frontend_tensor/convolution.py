@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 from tinycore.errors import DTypeError, ShapeError
-from tinycore.ir import UOp, dtypes, ops
+from tinycore.ir import Dim, Op, Shape, UOp, dtypes, ops
 from tinycore_frontend_tensor import graph
 from tinycore_frontend_tensor.random import Random
-from tinycore_frontend_tensor.strided import windows
+from tinycore_frontend_tensor.strided import Spec, fixed, windows
 from tinycore_frontend_tensor.transposed import Axis, transposed
 
 Pair = int | Sequence[int]
@@ -50,30 +52,15 @@ class Convolution(Random):
     def _convolve(
         self, weight: Self, bias: Self | None, stride: Pair, padding: Pair | str, dilation: Pair, groups: int
     ) -> Self:
-        spatial = weight.ndim - 2
-        what = f"conv{spatial}d"
-        if spatial < 1 or self.ndim != weight.ndim:
-            raise ShapeError(
-                f"{what}: input {graph.text(self.shape)} and weight {graph.text(weight.shape)}",
-                hint="the input is (batch, channels, ...), the weight (outputs, channels / groups, ...)",
-            )
-        inputs, outputs = int(self.shape[1]), int(weight.shape[0])
-        if inputs != groups * int(weight.shape[1]) or outputs % groups:
-            raise ShapeError(
-                f"{what}: {inputs} input channels, weight {graph.text(weight.shape)}, groups {groups}",
-                hint=f"the weight needs {inputs // groups if groups else '?'} channels in axis 1, and "
-                "outputs divisible by groups",
-            )
-        sizes = tuple(int(size) for size in weight.shape[2:])
-        strides, spacing = _each(stride, spatial, what), _each(dilation, spatial, what)
-        padded = self.pad(_same(sizes, spacing) if padding == "same" else _amounts(padding, spatial, what))
-        specs = _specs(padded.shape[2:], sizes, strides, spacing, what)
-        common = dtypes.promote(self.dtype, weight.dtype)
+        image, kernel = self.uop, weight.uop
+        recipe = _recipe(image.shape, kernel.shape, _fixed(stride), _fixed(padding), _fixed(dilation), groups)
+        common = dtypes.promote(image.dtype, kernel.dtype)
         wide = graph.ACCUMULATE.get(common, common)
-        pieces = windows(padded.uop.cast(wide), specs)
-        node = _contract(pieces, weight.uop.cast(wide), groups, spatial).cast(common)
-        result = self._derive(node, weight)
-        return result if bias is None else result + bias.reshape(1, outputs, *(1,) * spatial)
+        pieces = windows(graph.follow(image, recipe.padding).cast(wide), recipe.specs)
+        left, right = graph.follow(pieces, recipe.image), graph.follow(kernel.cast(wide), recipe.weight)
+        total = UOp(ops.REDUCE, wide, (left.alu(ops.MUL, right),), recipe.reduction)
+        result = self._derive(graph.reshape(total, recipe.result).cast(common), weight)
+        return result if bias is None else result + bias.reshape(1, -1, *(1,) * (weight.ndim - 2))
 
     def conv_transpose2d(
         self,
@@ -212,17 +199,33 @@ def _each(value: Pair, count: int, what: str) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _amounts(padding: Pair | str, spatial: int, what: str) -> list[tuple[int, int]]:
+def _fixed(value: Pair | str) -> int | str | tuple[int, ...]:
+    """An argument that a recipe can be found by."""
+    return value if isinstance(value, (int, str)) else tuple(value)
+
+
+def _amounts(
+    padding: Pair | str, sizes: Sequence[int], dilation: Sequence[int], what: str
+) -> list[tuple[int, int]]:
+    """How many elements are put before and after each axis."""
+    if padding == "same":
+        total = [gap * (size - 1) for size, gap in zip(sizes, dilation, strict=True)]
+        return [(t // 2, t - t // 2) for t in total]
     if isinstance(padding, str):
         if padding != "valid":
             raise ShapeError(f"{what}: padding {padding!r}", hint="use numbers, 'same' or 'valid'")
         padding = 0
-    return [(0, 0), (0, 0), *((p, p) for p in _each(padding, spatial, what))]
+    return [(p, p) for p in _each(padding, len(sizes), what)]
 
 
-def _same(sizes: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, int]]:
-    total = [d * (k - 1) for k, d in zip(sizes, dilation, strict=True)]
-    return [(0, 0), (0, 0), *((t // 2, t - t // 2) for t in total)]
+def _padded(node: UOp, amounts: Sequence[tuple[int, int]]) -> UOp:
+    """The last axes with zeros around them; negative amounts cut."""
+    first = len(node.shape) - len(amounts)
+    limits: list[tuple[Dim, Dim]] = [(0, size) for size in node.shape]
+    for axis, (before, after) in enumerate(amounts, first):
+        limits[axis] = (max(0, -before), fixed(node.shape[axis]) + min(0, after))
+    node = graph.shrink(node, limits)
+    return graph.pad(node, [(0, 0)] * first + [(max(0, before), max(0, after)) for before, after in amounts])
 
 
 def _specs(
@@ -237,19 +240,64 @@ def _specs(
     return list(zip(sizes, strides, dilation, strict=True))
 
 
-def _contract(pieces: UOp, weight: UOp, groups: int, spatial: int) -> UOp:
-    """(n, c, *out, *k) with (outputs, c / groups, *k) to (n, outputs, *out)."""
-    batch, channels = pieces.shape[:2]
-    out, kernel = pieces.shape[2 : 2 + spatial], pieces.shape[2 + spatial :]
-    outputs = weight.shape[0]
-    assert isinstance(channels, int) and isinstance(outputs, int)
-    inner, per_group = channels // groups, outputs // groups
-    node = graph.reshape(pieces, (batch, groups, 1, inner, *out, *kernel))
-    # (n, g, per_group, *out, inner, *k): what is summed comes last.
-    order = [0, 1, 2, *range(4, 4 + spatial), 3, *range(4 + spatial, 4 + 2 * spatial)]
-    node = graph.permute(node, order)
-    scale = graph.reshape(weight, (1, groups, per_group, *(1,) * spatial, inner, *kernel))
-    shape = (batch, groups, per_group, *out, inner, *kernel)
-    product = graph.expand(node, shape) * graph.expand(scale, shape)
-    total = graph.reduce(product, ops.ADD, range(3 + spatial, 4 + 2 * spatial))
-    return graph.reshape(total, (batch, outputs, *out))
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """What a convolution does to values of certain shapes: the same for each of the many that a network has."""
+
+    padding: graph.Steps
+    specs: tuple[Spec, ...]
+    image: graph.Steps
+    """From the windows, (n, c, *out, *k), to all products: (n, groups, outputs / groups, *out, c / groups, *k)."""
+    weight: graph.Steps
+    reduction: tuple[Op, tuple[int, ...]]
+    result: Shape
+
+
+@functools.lru_cache(maxsize=1024)
+def _recipe(
+    shape: Shape, weight: Shape, stride: Pair, padding: Pair | str, dilation: Pair, groups: int
+) -> _Recipe:
+    """Raises ShapeError where channels, groups or sizes do not fit."""
+    spatial = len(weight) - 2
+    what = f"conv{spatial}d"
+    if spatial < 1 or len(shape) != len(weight):
+        raise ShapeError(
+            f"{what}: input {graph.text(shape)} and weight {graph.text(weight)}",
+            hint="the input is (batch, channels, ...), the weight (outputs, channels / groups, ...)",
+        )
+    inputs, outputs, inner = fixed(shape[1]), fixed(weight[0]), fixed(weight[1])
+    if inputs != groups * inner or outputs % groups:
+        raise ShapeError(
+            f"{what}: {inputs} input channels, weight {graph.text(weight)}, groups {groups}",
+            hint=f"the weight needs {inputs // groups if groups else '?'} channels in axis 1, and "
+            "outputs divisible by groups",
+        )
+    sizes = tuple([fixed(size) for size in weight[2:]])
+    strides, spacing = _each(stride, spatial, what), _each(dilation, spatial, what)
+    amounts = _amounts(padding, sizes, spacing, what)
+    lengths = [fixed(size) + sum(pair) for size, pair in zip(shape[2:], amounts, strict=True)]
+    specs = tuple(_specs(lengths, sizes, strides, spacing, what))
+    out = [
+        (length - gap * (size - 1) - 1) // step + 1
+        for length, (size, step, gap) in zip(lengths, specs, strict=True)
+    ]
+    products = (shape[0], groups, outputs // groups, *out, inner, *sizes)
+
+    def aligned(pieces: UOp) -> UOp:
+        node = graph.reshape(pieces, (shape[0], groups, 1, inner, *out, *sizes))
+        # What is summed comes last.
+        order = [0, 1, 2, *range(4, 4 + spatial), 3, *range(4 + spatial, 4 + 2 * spatial)]
+        return graph.expand(graph.permute(node, order), products)
+
+    def scale(kernel: UOp) -> UOp:
+        spread = (1, groups, outputs // groups, *(1,) * spatial, inner, *sizes)
+        return graph.expand(graph.reshape(kernel, spread), products)
+
+    return _Recipe(
+        graph.steps_of(shape, lambda node: _padded(node, amounts)),
+        specs,
+        graph.steps_of((shape[0], inputs, *out, *sizes), aligned),
+        graph.steps_of(weight, scale),
+        (ops.ADD, tuple(range(3 + spatial, 4 + 2 * spatial))),
+        (shape[0], outputs, *out),
+    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Self, TypeVar
 
 from tinycore.errors import DTypeError, ShapeError
-from tinycore.ir import UOp, dtypes, ops
+from tinycore.ir import Shape, UOp, dtypes, ops
 from tinycore_frontend_tensor import graph
 from tinycore_frontend_tensor.convolution import Convolution
 
@@ -163,16 +164,15 @@ class Functional(Convolution):
         if self.dtype.is_float and all(
             each.uop.dtype is node.dtype and each.uop.shape == node.shape[1:2] for each in given
         ):  # as below, written down at once
-            vector = (1, *node.shape[1:2], *(1,) * (self.ndim - 2))
-
-            def spread(values: UOp) -> UOp:
-                return graph.expand(graph.reshape(values, vector), node.shape)
-
+            steps, follow = _channel_steps(node.shape), graph.follow
             deviation = (variance.uop + eps).alu(ops.SQRT)
-            result = (node - spread(mean.uop)) * spread(deviation.const_like(1.0) / deviation)
+            result = node.alu(ops.SUB, follow(mean.uop, steps))
+            result = result.alu(ops.MUL, follow(deviation.const_like(1.0).alu(ops.DIV, deviation), steps))
             if weight is not None:
-                result = result * spread(weight.uop)
-            return self._derive(result if bias is None else result + spread(bias.uop), *given)
+                result = result.alu(ops.MUL, follow(weight.uop, steps))
+            if bias is not None:
+                result = result.alu(ops.ADD, follow(bias.uop, steps))
+            return self._derive(result, *given)
         scale = _channels((variance + eps).rsqrt(), self.ndim)
         normal = (self - _channels(mean, self.ndim)) * scale
         return _scaled(normal, _channels(weight, self.ndim), _channels(bias, self.ndim))
@@ -337,6 +337,13 @@ def _scaled(tensor: Kind, weight: Kind | None, bias: Kind | None) -> Kind:
 def _channels(tensor: Optional, rank: int) -> Optional:
     """A vector over channels, shaped to meet (batch, channels, ...)."""
     return tensor if tensor is None else tensor.reshape(1, -1, *(1,) * (rank - 2))
+
+
+@functools.lru_cache(maxsize=1024)
+def _channel_steps(shape: Shape) -> graph.Steps:
+    """From a vector over channels to a value of that shape."""
+    vector = (1, *shape[1:2], *(1,) * (len(shape) - 2))
+    return graph.steps_of(shape[1:2], lambda node: graph.expand(graph.reshape(node, vector), shape))
 
 
 def _along(tensor: Kind, axis: int, rank: int) -> Kind:

@@ -6,7 +6,8 @@ Shapes may hold symbolic dimensions (`tinycore.ir.dims`); a shape entry is an in
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from tinycore.errors import ShapeError
 from tinycore.ir import DType, Op, Shape, UOp, dims, dtypes, ops
@@ -104,6 +105,48 @@ def flip(node: UOp, axes: Iterable[int]) -> UOp:
     if not axes or node.op is ops.CONST:
         return node
     return UOp(ops.FLIP, node.dtype, (node,), axes)
+
+
+Steps = tuple[tuple[Op, Any], ...]
+"""The (op, arg) of a chain of movement ops, the innermost first."""
+
+_MOVES: dict[Op, Callable[[UOp, Any], UOp]] = {
+    ops.RESHAPE: reshape,
+    ops.EXPAND: expand,
+    ops.PERMUTE: permute,
+    ops.PAD: pad,
+    ops.SHRINK: shrink,
+    ops.FLIP: flip,
+}
+
+
+def steps_of(shape: Shape, move: Callable[[UOp], UOp]) -> Steps:
+    """What `move`, made of movement ops only, does to a value of that shape.
+
+    What is done to many values of few shapes is worked out once this way, and then followed.
+
+    >>> [(op.name, arg) for op, arg in steps_of((2, 3), lambda node: reshape(reshape(node, (6,)), (3, 2)))]
+    [('RESHAPE', (3, 2))]
+    """
+    source = UOp(ops.BUFFER, dtypes.bool_, (), (0, shape, ""))
+    found: list[tuple[Op, Any]] = []
+    node = move(source)
+    while node is not source:
+        found.append((node.op, node.arg))
+        node = node.src[0]
+    return tuple(reversed(found))
+
+
+def follow(node: UOp, steps: Steps) -> UOp:
+    """The value that `steps_of` the node's shape lead to: the same nodes as by going there on foot."""
+    if steps and (node.op is ops.CONST or node.op is steps[0][0]):  # may become one with the first step
+        for op, arg in steps:
+            node = _MOVES[op](node, arg)
+        return node
+    dtype = node.dtype
+    for op, arg in steps:
+        node = UOp(op, dtype, (node,), arg)
+    return node
 
 
 @functools.lru_cache(maxsize=4096)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tinycore.errors import ShapeError
-from tinycore.ir import UOp, ops
+from tinycore.ir import Shape, UOp, ops
 from tinycore.schedule.axes import trace
 from tinycore_frontend_tensor import graph
 
@@ -67,11 +68,26 @@ def windows(node: UOp, specs: Sequence[Spec]) -> UOp:
     """Sliding windows over the last axes: ``(..., d1, d2)`` becomes ``(..., o1, o2, k1, k2)``.
 
     Each spec is (window size, stride, dilation); windows that do not fit are left out.
+    """
+    specs = tuple(specs)
+    result = graph.follow(node, _window_steps(node.shape, specs))
+    if any(size > 1 and (size != stride or dilation != 1) for size, stride, dilation in specs):
+        _slides[result] = _slide(node, specs)
+    return result
+
+
+@functools.lru_cache(maxsize=1024)
+def _window_steps(shape: Shape, specs: tuple[Spec, ...]) -> graph.Steps:
+    return graph.steps_of(shape, lambda node: _walk(node, specs))
+
+
+def _walk(node: UOp, specs: tuple[Spec, ...]) -> UOp:
+    """Windows by movement ops.
 
     Nothing is copied: an axis of i elements is repeated, cut into k rows of i + dilation elements, and so
     row j starts j * dilation elements later.
     """
-    source, first = node, len(node.shape) - len(specs)
+    first = len(node.shape) - len(specs)
     for place, (size, stride, dilation) in enumerate(specs):
         axis = first + 2 * place
         before, length, after = node.shape[:axis], fixed(node.shape[axis]), node.shape[axis + 1 :]
@@ -94,10 +110,7 @@ def windows(node: UOp, specs: Sequence[Spec]) -> UOp:
         node = _cut(node, axis + 1, min(row, count * stride))
         node = every(node, axis + 1, stride)
     rank = len(node.shape)
-    result = graph.permute(node, [*range(first), *range(first + 1, rank, 2), *range(first, rank, 2)])
-    if any(size > 1 and (size != stride or dilation != 1) for size, stride, dilation in specs):
-        _slides[result] = _slide(source, tuple(specs))
-    return result
+    return graph.permute(node, [*range(first), *range(first + 1, rank, 2), *range(first, rank, 2)])
 
 
 def _slide(source: UOp, specs: tuple[Spec, ...]) -> Slide:
