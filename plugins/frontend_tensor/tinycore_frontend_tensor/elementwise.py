@@ -112,6 +112,8 @@ class Elementwise(Movement):
         return self._subtract(other, True)
 
     def _subtract(self, other: object, reverse: bool) -> Self:
+        if self.uop.dtype.is_float and isinstance(other, (int, float)):
+            return self._binary(ops.SUB, other, reverse=reverse)
         right = self._operand(other, "sub")
         if dtypes.promote(self.dtype, right.dtype).kind == "bool":
             self._number("subtraction")
@@ -130,6 +132,8 @@ class Elementwise(Movement):
         return self._divide(other, True)
 
     def _divide(self, other: object, reverse: bool) -> Self:
+        if self.uop.dtype.is_float and isinstance(other, (int, float)):
+            return self._binary(ops.DIV, other, reverse=reverse)
         right = self._operand(other, "div")
         common = dtypes.promote(self.dtype, right.dtype)
         return self._binary(

@@ -127,9 +127,12 @@ class Functional(Convolution):
         return _scaled(self._normalised(tuple(range(self.ndim - len(shape), self.ndim)), eps), weight, bias)
 
     def _normalised(self, axes: Sequence[int], eps: float) -> Self:
-        wide = self.cast(graph.ACCUMULATE.get(self.dtype, self.dtype))
-        centred = wide - wide.mean(axes, True)
-        return (centred * ((centred * centred).mean(axes, True) + eps).rsqrt()).cast(self.dtype)
+        self._require_float("normalisation")
+        node = self.uop.cast(graph.ACCUMULATE.get(self.dtype, self.dtype))
+        centred = node.alu(ops.SUB, graph.expand(graph.mean(node, axes, True), node.shape))
+        deviation = (graph.mean(centred.alu(ops.MUL, centred), axes, True) + eps).alu(ops.SQRT)
+        scale = graph.expand(deviation.const_like(1.0).alu(ops.DIV, deviation), node.shape)
+        return self._node(centred.alu(ops.MUL, scale).cast(self.dtype))
 
     def rms_norm(
         self, normalized_shape: int | Sequence[int], weight: Self | None = None, eps: float = 1e-6

@@ -212,6 +212,14 @@ def total(node: UOp, axes: Sequence[int], keepdim: bool = False) -> UOp:
     return reduce(node.cast(wide), ops.ADD, axes, keepdim).cast(node.dtype)
 
 
+def mean(node: UOp, axes: Sequence[int], keepdim: bool = False) -> UOp:
+    """The mean in the node's dtype, a float; narrow floats are summed and divided in float32."""
+    wide = ACCUMULATE.get(node.dtype, node.dtype)
+    summed = reduce(node.cast(wide), ops.ADD, axes, keepdim)
+    count = dim_value(dims.product([node.shape[axis] for axis in axes]), wide, summed.shape)
+    return summed.alu(ops.DIV, count).cast(node.dtype)
+
+
 def scan(node: UOp, op: Op, axis: int) -> UOp:
     """SCAN along an axis."""
     return UOp(ops.SCAN, node.dtype, (node,), (op, axis))

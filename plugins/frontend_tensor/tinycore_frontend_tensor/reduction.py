@@ -49,8 +49,7 @@ class Reduction(Creation):
         """The mean over axes. Raises DTypeError for integers and bools, as PyTorch."""
         self._require_float("mean")
         axes = self._axes(dim, "mean")
-        wide = self.cast(graph.ACCUMULATE.get(self.dtype, self.dtype))
-        return (wide.sum(axes, keepdim) / wide._count(axes)).cast(self.dtype)
+        return self._node(graph.mean(self.uop, axes, keepdim))
 
     def _extremum(self, op: Op, dim: Axis, keepdim: bool, what: str) -> Self:
         axes = self._axes(dim, what)
