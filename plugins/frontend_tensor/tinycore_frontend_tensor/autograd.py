@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from tinycore.errors import TinycoreError
 from tinycore.ir import Op, UOp, ops
 from tinycore_frontend_tensor import execution, provenance
-from tinycore_frontend_tensor.strided import slide_of, unslide
+from tinycore_frontend_tensor.strided import slide_of
+from tinycore_frontend_tensor.unslide import unslide
 
 Rule = Callable[[UOp, UOp], "tuple[UOp | None, ...] | None"]
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from tinycore.errors import ShapeError
 from tinycore.ir import Shape, UOp, ops
-from tinycore.schedule.axes import trace
 from tinycore_frontend_tensor import graph
 
 Spec = tuple[int, int, int]
@@ -125,53 +124,6 @@ def _slide(source: UOp, specs: tuple[Spec, ...]) -> Slide:
     return Slide(source, specs, ((0, 0),) * len(specs))
 
 
-def unslide(cotangent: UOp, slide: Slide) -> UOp:
-    """The cotangent of the source of windows: for each element the sum over the windows that hold it.
-
-    Element `Y` is at place `j` of window `(Y - j * dilation) / stride`, if that is one. So the cotangents are
-    spread by the stride and windows slide over them in turn, of which each place is wanted for one `j` only:
-    a diagonal. Every index in it is a sum of ranges.
-
-    Where the cotangent is itself a sum of products, one factor of which is the same for all windows (the
-    weights of a convolution), only the other factor is spread and padded, and both sums become one: the
-    gradient of a convolution is a convolution.
-    """
-    source, first = slide.source, len(slide.source.shape) - len(slide.specs)
-    factors = _factors(cotangent, range(first, first + len(slide.specs)))
-    if factors is None:
-        node, summed = _turned(cotangent, slide), 0
-    else:
-        moving, still, summed = factors
-        node = _turned(moving, slide)
-        node = node * graph.expand(_at_one_window(still, slide), node.shape)
-    end = len(node.shape)
-    total = graph.reduce(node, ops.ADD, [*range(summed), *range(end - len(slide.specs), end)])
-    return graph.reshape(total, source.shape)
-
-
-def _turned(node: UOp, slide: Slide) -> UOp:
-    """``(..., o1, o2, k1, k2)`` to ``(..., d1, d2, k1, k2)``: what element (d1, d2) got, the last place first."""
-    specs, count = slide.specs, len(slide.specs)
-    first = len(node.shape) - 2 * count
-    node = graph.flip(node, tuple(range(first + count, first + 2 * count)))
-    for axis, (_, stride, _) in enumerate(specs, first):
-        node = spread(node, axis, stride)
-    lead, out, inner = range(first), range(first, first + count), range(first + count, first + 2 * count)
-    node = graph.permute(node, [*lead, *inner, *out])
-    for place, (size, _, dilation) in enumerate(specs):
-        axis, (padded, _) = first + count + place, slide.padding[place]
-        before = (size - 1) * dilation
-        length = fixed(slide.source.shape[place - count]) + before
-        node = moved(node, axis, before - padded, length)
-    node = windows(node, [(size, 1, dilation) for size, _, dilation in specs])
-    # (lead, j..., length..., t...) to (lead, length..., j, t, j, t, ...)
-    places = [axis for k in range(count) for axis in (first + k, first + 2 * count + k)]
-    node = graph.permute(node, [*lead, *range(first + count, first + 2 * count), *places])
-    for place, (size, _, _) in enumerate(specs):
-        node = _diagonal(node, first + count + place, size)
-    return node
-
-
 def moved(node: UOp, axis: int, before: int, length: int) -> UOp:
     """An axis with so many zeros before it (or elements less), and of that length in the end."""
     size = fixed(node.shape[axis])
@@ -181,56 +133,6 @@ def moved(node: UOp, axis: int, before: int, length: int) -> UOp:
     limits[axis] = (start, stop)
     padding[axis] = (max(0, before), length - max(0, before) - (stop - start))
     return graph.pad(graph.shrink(node, limits), padding)
-
-
-def _factors(cotangent: UOp, moving: range) -> tuple[UOp, UOp, int] | None:
-    """(a, b, n) where the cotangent is the sum over n leading axes of a * b, and b does not vary along `moving`."""
-    steps: list[UOp] = []
-    node = cotangent
-    while node.op in (ops.RESHAPE, ops.PERMUTE):
-        steps.append(node)
-        node = node.src[0]
-    if node.op is not ops.REDUCE or node.arg[0] is not ops.ADD or node.src[0].op is not ops.MUL:
-        return None
-    axes = tuple(node.arg[1])
-    rest = [axis for axis in range(len(node.shape)) if axis not in axes]
-    sizes = tuple([node.src[0].shape[axis] for axis in axes])
-    operands: list[UOp] = []
-    for operand in node.src[0].src:
-        lifted = graph.reshape(graph.permute(operand, (*axes, *rest)), (*sizes, *node.shape))
-        for step in reversed(steps):
-            if step.op is ops.RESHAPE:
-                lifted = graph.reshape(lifted, (*sizes, *step.shape))
-            else:
-                lifted = graph.permute(lifted, (*range(len(axes)), *[axis + len(axes) for axis in step.arg]))
-        operands.append(lifted)
-    wanted = frozenset([axis + len(axes) for axis in moving])
-    for still, other in (operands, operands[::-1]):
-        if not trace(still).varying & wanted:
-            return other, still, len(axes)
-    return None
-
-
-def _at_one_window(node: UOp, slide: Slide) -> UOp:
-    """A factor that is the same for all windows, at one of them; the last place first."""
-    first, rank = len(node.shape) - 2 * len(slide.specs), len(node.shape)
-    node = graph.flip(node, tuple(range(first + len(slide.specs), rank)))
-    limits = [(0, size) for size in node.shape]
-    for axis in range(first, first + len(slide.specs)):
-        limits[axis] = (0, 1)
-    return graph.shrink(node, limits)
-
-
-def _diagonal(node: UOp, axis: int, size: int) -> UOp:
-    """Two neighbouring axes of a size as one: the elements at equal places."""
-    before, after = node.shape[:axis], node.shape[axis + 2 :]
-    node = graph.reshape(node, (*before, size * size, *after))
-    padding = [(0, 0)] * len(node.shape)
-    padding[axis] = (0, size)
-    node = graph.reshape(graph.pad(node, padding), (*before, size, size + 1, *after))
-    limits = [(0, extent) for extent in node.shape]
-    limits[axis + 1] = (0, 1)
-    return graph.reshape(graph.shrink(node, limits), (*before, size, *after))
 
 
 def _cut(node: UOp, axis: int, stop: int) -> UOp:

@@ -60,18 +60,35 @@ def phases_of(size: int, stride: int) -> tuple[Phases, ...]:
 
 def transposed(image: UOp, weight: UOp, groups: int, axes: Sequence[Axis]) -> UOp:
     """(n, c, *d) with (c, outputs / groups, *k) to (n, outputs, *lengths)."""
-    for place, axis in enumerate(axes, 2):
+    inner, per_group = fixed(weight.shape[0]) // groups, fixed(weight.shape[1])
+    batch, sizes = image.shape[0], weight.shape[2:]
+    image = graph.reshape(image, (batch, groups, 1, inner, *image.shape[2:]))
+    weight = graph.reshape(weight, (groups, inner, per_group, *sizes))
+    weight = graph.permute(weight, (0, 2, 1, *range(3, len(weight.shape))))
+    weight = graph.reshape(weight, (1, *weight.shape))
+    node = sum_of_windows(image, weight, 1, axes)
+    return graph.reshape(node, (batch, groups * per_group, *node.shape[3:]))
+
+
+def sum_of_windows(image: UOp, weight: UOp, summed: int, axes: Sequence[Axis]) -> UOp:
+    """(*lead, *inner, *d) with (*lead, *inner, *k) to (*lead, *lengths); there are `summed` inner axes.
+
+    Element `d` of the image times element `k` of the weight is a part of element ``d * stride + k * dilation``.
+    Leading and inner axes are broadcast.
+    """
+    first = len(image.shape) - len(axes)
+    for place, axis in enumerate(axes, first):
         if axis.stride > 1:  # taps between the taps, so that they are neighbours
             weight = spread(weight, place, axis.dilation)
-    sizes = [fixed(size) for size in weight.shape[2:]]
+    sizes = [fixed(size) for size in weight.shape[first:]]
     kinds = [phases_of(size, axis.stride) for size, axis in zip(sizes, axes, strict=True)]
     parts = [
-        _part(image, weight, groups, axes, chosen)
+        _part(image, weight, summed, axes, chosen)
         for chosen in itertools.product(*kinds)
         if all(phases.taps for phases in chosen)
     ]
     joined = _sum(parts)
-    shape = joined.shape[:2]
+    shape = joined.shape[: first - summed]
     node = graph.reshape(joined, (*shape, *[axis.count * axis.stride for axis in axes]))
     limits: list[tuple[int | UOp, int | UOp]] = [(0, size) for size in shape]
     for axis in axes:
@@ -80,32 +97,30 @@ def transposed(image: UOp, weight: UOp, groups: int, axes: Sequence[Axis]) -> UO
     return graph.shrink(node, limits)
 
 
-def _part(image: UOp, weight: UOp, groups: int, axes: Sequence[Axis], chosen: Sequence[Phases]) -> UOp:
-    """What some phases of each axis are, zeros in the place of the others: (n, outputs, q1, s1, q2, s2, ...)."""
+def _part(image: UOp, weight: UOp, summed: int, axes: Sequence[Axis], chosen: Sequence[Phases]) -> UOp:
+    """What some phases of each axis are, zeros in the place of the others: (*lead, q1, s1, q2, s2, ...)."""
     count = len(axes)
+    first = len(image.shape) - count
+    lead = first - summed
     gaps = [axis.dilation if axis.stride == 1 else 1 for axis in axes]
-    for place, (axis, phases, gap) in enumerate(zip(axes, chosen, gaps, strict=True), 2):
+    for place, (axis, phases, gap) in enumerate(zip(axes, chosen, gaps, strict=True), first):
         reach = (phases.taps - 1) * gap
         image = moved(image, place, reach - axis.first, axis.count + reach)
     pieces = windows(image, [(phases.taps, 1, gap) for phases, gap in zip(chosen, gaps, strict=True)])
-    batch, out = pieces.shape[0], tuple([axis.count for axis in axes])
-    taps, several = tuple([phases.taps for phases in chosen]), tuple([phases.count for phases in chosen])
-    inner, per_group = fixed(weight.shape[0]) // groups, fixed(weight.shape[1])
-    pieces = graph.reshape(pieces, (batch, groups, 1, inner, *out, *taps))
-    order = [0, 1, 2, *range(4, 4 + count), 3, *range(4 + count, 4 + 2 * count)]
+    # (*lead, *windows, *phases, *inner, *taps): what is summed comes last.
+    inner, rank = range(lead, first), first + 2 * count
+    order = [*range(lead), *range(first, first + count), *inner, *range(first + count, rank)]
     pieces = graph.permute(pieces, order)
-    pieces = graph.reshape(pieces, (batch, groups, 1, *out, *(1,) * count, inner, *taps))
-    scale = _weights(weight, axes, chosen)  # (c, per_group, t1, s1, t2, s2, ...)
-    scale = graph.reshape(scale, (groups, inner, per_group, *scale.shape[2:]))
-    order = [0, 2, *range(4, 4 + 2 * count, 2), 1, *range(3, 3 + 2 * count, 2)]
-    scale = graph.permute(scale, order)
-    scale = graph.reshape(scale, (1, groups, per_group, *(1,) * count, *several, inner, *taps))
-    shape = (batch, groups, per_group, *out, *several, inner, *taps)
-    product = graph.expand(pieces, shape) * graph.expand(scale, shape)
-    node = graph.reduce(product, ops.ADD, range(len(shape) - 1 - count, len(shape)))
-    node = graph.reshape(node, (batch, groups * per_group, *out, *several))
-    node = graph.permute(node, [0, 1, *[k for axis in range(count) for k in (2 + axis, 2 + count + axis)]])
-    padding: list[tuple[int | UOp, int | UOp]] = [(0, 0), (0, 0)]
+    at = lead + count
+    pieces = graph.reshape(pieces, (*pieces.shape[:at], *(1,) * count, *pieces.shape[at:]))
+    scale = _weights(weight, axes, chosen)  # (*lead, *inner, t1, s1, t2, s2, ...)
+    scale = graph.permute(scale, [*range(lead), *range(first + 1, rank, 2), *inner, *range(first, rank, 2)])
+    scale = graph.reshape(scale, (*scale.shape[:lead], *(1,) * count, *scale.shape[lead:]))
+    product = graph.elementwise(ops.MUL, pieces, scale)
+    node = graph.reduce(product, ops.ADD, range(at + count, len(product.shape)))
+    order = [*range(lead), *[k for axis in range(lead, at) for k in (axis, count + axis)]]
+    node = graph.permute(node, order)
+    padding: list[tuple[int | UOp, int | UOp]] = [(0, 0)] * lead
     for axis, phases in zip(axes, chosen, strict=True):
         padding += [(0, 0), (phases.first, axis.stride - phases.first - phases.count)]
     return graph.pad(node, padding)
@@ -113,8 +128,9 @@ def _part(image: UOp, weight: UOp, groups: int, axes: Sequence[Axis], chosen: Se
 
 def _weights(weight: UOp, axes: Sequence[Axis], chosen: Sequence[Phases]) -> UOp:
     """Every axis of taps as (taps, phases), the last tap first."""
+    first = len(weight.shape) - len(axes)
     for place, (axis, phases) in enumerate(zip(axes, chosen, strict=True)):
-        at = 2 + 2 * place
+        at = first + 2 * place
         size, wanted = fixed(weight.shape[at]), phases.taps * axis.stride
         padding: list[tuple[int | UOp, int | UOp]] = [(0, 0)] * len(weight.shape)
         padding[at] = (0, max(0, wanted - size))

@@ -1,0 +1,123 @@
+"""The gradient of sliding windows: windows over the cotangents, or a transposed convolution of them. UOps only."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+
+from tinycore.ir import UOp, ops
+from tinycore.schedule.axes import trace
+from tinycore_frontend_tensor import graph
+from tinycore_frontend_tensor.strided import Slide, fixed, moved, spread, windows
+from tinycore_frontend_tensor.transposed import Axis, sum_of_windows
+
+
+def unslide(cotangent: UOp, slide: Slide) -> UOp:
+    """The cotangent of the source of windows: for each element the sum over the windows that hold it.
+
+    Element `Y` is at place `j` of window `(Y - j * dilation) / stride`, if that is one. So the cotangents are
+    spread by the stride and windows slide over them in turn, of which each place is wanted for one `j` only:
+    a diagonal. Every index in it is a sum of ranges.
+
+    Where the cotangent is itself a sum of products, one factor of which is the same for all windows (the weights
+    of a convolution) and the other for all places of one, both sums become one: the gradient of a convolution is
+    a transposed convolution.
+    """
+    first, count = len(slide.source.shape) - len(slide.specs), len(slide.specs)
+    factors = _factors(cotangent, range(first, first + count), range(first + count, first + 2 * count))
+    if factors is not None:
+        moving, still, summed = factors
+        axes = [
+            Axis(stride, dilation, before, fixed(size))
+            for (_, stride, dilation), (before, _), size in zip(
+                slide.specs, slide.padding, slide.source.shape[first:], strict=True
+            )
+        ]
+        return graph.reshape(sum_of_windows(moving, still, summed, axes), slide.source.shape)
+    node = _turned(cotangent, slide)
+    end = len(node.shape)
+    return graph.reshape(graph.reduce(node, ops.ADD, range(end - count, end)), slide.source.shape)
+
+
+def _turned(node: UOp, slide: Slide) -> UOp:
+    """``(..., o1, o2, k1, k2)`` to ``(..., d1, d2, k1, k2)``: what element (d1, d2) got, the last place first."""
+    specs, count = slide.specs, len(slide.specs)
+    first = len(node.shape) - 2 * count
+    node = graph.flip(node, tuple(range(first + count, first + 2 * count)))
+    for axis, (_, stride, _) in enumerate(specs, first):
+        node = spread(node, axis, stride)
+    lead, out, inner = range(first), range(first, first + count), range(first + count, first + 2 * count)
+    node = graph.permute(node, [*lead, *inner, *out])
+    for place, (size, _, dilation) in enumerate(specs):
+        axis, (padded, _) = first + count + place, slide.padding[place]
+        before = (size - 1) * dilation
+        length = fixed(slide.source.shape[place - count]) + before
+        node = moved(node, axis, before - padded, length)
+    node = windows(node, [(size, 1, dilation) for size, _, dilation in specs])
+    # (lead, j..., length..., t...) to (lead, length..., j, t, j, t, ...)
+    places = [axis for k in range(count) for axis in (first + k, first + 2 * count + k)]
+    node = graph.permute(node, [*lead, *range(first + count, first + 2 * count), *places])
+    for place, (size, _, _) in enumerate(specs):
+        node = _diagonal(node, first + count + place, size)
+    return node
+
+
+def _factors(cotangent: UOp, sliding: range, places: range) -> tuple[UOp, UOp, int] | None:
+    """(a, b, n) where the cotangent is a sum of products ``a * b``; a is the same for all places, b for all windows.
+
+    The axes `sliding`, of the windows, and `places` come last. What is returned is without what it does not vary
+    along: a is ``(*lead, *summed, *windows)`` and b ``(*lead, *summed, *places)`` with n summed axes, and a leading
+    or summed axis may have one element in one of them.
+    """
+    steps: list[UOp] = []
+    node = cotangent
+    while node.op in (ops.RESHAPE, ops.PERMUTE):
+        steps.append(node)
+        node = node.src[0]
+    if node.op is not ops.REDUCE or node.arg[0] is not ops.ADD or node.src[0].op is not ops.MUL:
+        return None
+    axes = tuple(node.arg[1])
+    rest = [axis for axis in range(len(node.shape)) if axis not in axes]
+    sizes = tuple([node.src[0].shape[axis] for axis in axes])
+    operands: list[UOp] = []
+    for operand in node.src[0].src:
+        lifted = graph.reshape(graph.permute(operand, (*axes, *rest)), (*sizes, *node.shape))
+        for step in reversed(steps):
+            if step.op is ops.RESHAPE:
+                lifted = graph.reshape(lifted, (*sizes, *step.shape))
+            else:
+                lifted = graph.permute(lifted, (*range(len(axes)), *[axis + len(axes) for axis in step.arg]))
+        operands.append(lifted)
+    summed, lead = len(axes), sliding.start
+    at_windows, at_places = ([axis + summed for axis in each] for each in (sliding, places))
+    order = [*range(summed, summed + lead), *range(summed)]
+    for still, moving in (operands, operands[::-1]):
+        same, other = trace(still).varying, trace(moving).varying
+        if same.isdisjoint(at_windows) and other.isdisjoint(at_places):
+            moving = graph.permute(_narrow(moving, same - other), [*order, *at_windows, *at_places])
+            still = graph.permute(_narrow(still, other - same), [*order, *at_places, *at_windows])
+            return _without(moving, len(places)), _without(still, len(places)), summed
+    return None
+
+
+def _narrow(node: UOp, axes: Set[int]) -> UOp:
+    """The first element along some axes."""
+    return graph.shrink(node, [(0, 1 if axis in axes else size) for axis, size in enumerate(node.shape)])
+
+
+def _without(node: UOp, count: int) -> UOp:
+    """The first element along so many last axes, which are left out."""
+    rank = len(node.shape) - count
+    node = _narrow(node, set(range(rank, rank + count)))
+    return graph.reshape(node, node.shape[:rank])
+
+
+def _diagonal(node: UOp, axis: int, size: int) -> UOp:
+    """Two neighbouring axes of a size as one: the elements at equal places."""
+    before, after = node.shape[:axis], node.shape[axis + 2 :]
+    node = graph.reshape(node, (*before, size * size, *after))
+    padding = [(0, 0)] * len(node.shape)
+    padding[axis] = (0, size)
+    node = graph.reshape(graph.pad(node, padding), (*before, size, size + 1, *after))
+    limits = [(0, extent) for extent in node.shape]
+    limits[axis + 1] = (0, 1)
+    return graph.reshape(graph.shrink(node, limits), (*before, size, *after))
