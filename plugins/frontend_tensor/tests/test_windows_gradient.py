@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,20 +11,27 @@ from hypothesis import strategies as st
 from tinycore_frontend_tensor import autograd
 
 from tinycore import Tensor
+from tinycore.ir import ops, toposort
 from tinycore.runtime.report import collect
 
 
 @st.composite
 def convolutions(draw):
-    """(image shape, weight shape, stride, padding, dilation, groups) that fit."""
-    groups = draw(st.sampled_from((1, 1, 2)))
-    size, stride, dilation = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(1, 2))
-    padding = draw(st.integers(0, 4))
-    least = max(1, (size - 1) * dilation + 1 - 2 * padding)
-    height, width = (draw(st.integers(least, least + 6)) for _ in range(2))
+    """(image shape, weight shape, strides, paddings, dilations, groups) that fit."""
+    groups, spatial = draw(st.sampled_from((1, 1, 2))), draw(st.sampled_from((1, 2, 2, 3)))
+    sizes, strides, dilations, paddings, lengths = [], [], [], [], []
+    for _ in range(spatial):
+        size, stride, dilation = draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.integers(1, 3))
+        padding = draw(st.integers(0, 4))
+        least = max(1, (size - 1) * dilation + 1 - 2 * padding)
+        sizes.append(size)
+        strides.append(stride)
+        dilations.append(dilation)
+        paddings.append(padding)
+        lengths.append(draw(st.integers(least, least + 6)))
     inputs, outputs = groups * draw(st.integers(1, 3)), groups * draw(st.integers(1, 3))
-    image = (draw(st.integers(1, 2)), inputs, height, width)
-    return image, (outputs, inputs // groups, size, size), stride, padding, dilation, groups
+    image = (draw(st.integers(1, 2)), inputs, *lengths)
+    return image, (outputs, inputs // groups, *sizes), strides, paddings, dilations, groups
 
 
 def gradients(image, weight, stride, padding, dilation, groups):
@@ -47,6 +56,37 @@ def test_the_gradient_of_windows_is_that_of_their_parts(case):
         wanted = gradients(*case)
     for ours, parts in zip(found, wanted, strict=True):
         np.testing.assert_array_equal(ours, parts)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(3, 2), (4, 2), (5, 3), (2, 3)])
+def test_the_gradient_of_a_strided_convolution_multiplies_no_zeros(size, stride):
+    x = Tensor(np.ones((2, 8, 36, 36), np.float32), requires_grad=True)
+    w = Tensor(np.ones((8, 8, size, size), np.float32))
+    y = x.conv2d(w, stride=stride, padding=1)
+    (y * Tensor(np.ones(y.shape, np.float32))).sum().backward()
+    there, back = (summed_products(tensor) for tensor in (y, x.grad))
+    assert back < 1.2 * there  # rows at the border are in fewer windows
+
+
+def summed_products(tensor):
+    """How many products are summed."""
+    sums = [
+        node.src[0] for node in toposort((tensor.uop,)) if node.op is ops.REDUCE and node.src[0].op is ops.MUL
+    ]
+    return sum(math.prod(product.shape) for product in sums)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_sum_of_products_that_both_vary_from_window_to_window(stride):
+    random = np.random.default_rng(1)
+    count = (11 - 4) // stride + 1
+    a, b = (random.integers(-3, 4, (3, count, 4)).astype(np.float32) for _ in range(2))
+    x = Tensor(np.zeros(11, np.float32), requires_grad=True)
+    (x.unfold(0, 4, stride).reshape(1, count, 4) * (Tensor(a) * Tensor(b))).sum().backward()
+    wanted = np.zeros(11, np.float32)
+    for window, place in np.ndindex(count, 4):
+        wanted[window * stride + place] += (a * b)[:, window, place].sum()
+    np.testing.assert_array_equal(x.grad.numpy(), wanted)
 
 
 def test_windows_without_a_convolution():

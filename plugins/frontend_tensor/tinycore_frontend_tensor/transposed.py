@@ -2,7 +2,8 @@
 
 Along an axis of stride `s` element ``s * q + r`` of the result is ``sum(x[q - t] * weight[r + s * t] for t)``: for
 each phase `r` a convolution with every s-th element of the weight. Phases with equally many taps (there are two
-kinds at most) are one convolution with that many times the filters.
+kinds at most) are one convolution with that many times the filters. The gradient of a convolution by its
+image is the same sum.
 """
 
 from __future__ import annotations
