@@ -115,9 +115,11 @@ class TensorCore:
     @property
     def shape(self) -> tuple[Any, ...]:
         """The sizes: ints, and a `Dimension` where a size is symbolic."""
-        return tuple(
-            [Dimension(dim, self.bindings) if isinstance(dim, UOp) else dim for dim in self.uop.shape]
-        )
+        shape = self.uop.shape
+        for dim in shape:
+            if isinstance(dim, UOp):
+                return tuple([Dimension(s, self.bindings) if isinstance(s, UOp) else s for s in shape])
+        return shape
 
     @property
     def ndim(self) -> int:

@@ -178,10 +178,14 @@ def broadcast_shape(*shapes: Shape, what: str = "operands") -> Shape:
 
 def broadcast(node: UOp, shape: Shape) -> UOp:
     """Reshape to the rank of `shape`, then EXPAND; `shape` must be a broadcast of the node's."""
-    rank = len(shape)
-    if len(node.shape) < rank:
-        node = reshape(node, (1,) * (rank - len(node.shape)) + node.shape)
-    return expand(node, shape)
+    have = node.shape
+    return node if have == shape else follow(node, _broadcast_steps(have, shape))
+
+
+@functools.lru_cache(maxsize=4096)
+def _broadcast_steps(have: Shape, shape: Shape) -> Steps:
+    aligned = (1,) * (len(shape) - len(have)) + have
+    return steps_of(have, lambda node: expand(reshape(node, aligned), shape))
 
 
 def elementwise(op: Op, *operands: UOp) -> UOp:

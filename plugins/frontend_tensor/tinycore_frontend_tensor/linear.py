@@ -61,8 +61,8 @@ class LinearAlgebra(Ordering):
             return self._derive(node, weight)
         common = dtypes.promote(node.dtype, bias.uop.dtype)
         shape = graph.broadcast_shape(node.shape, bias.uop.shape, what="add")
-        node, added = (graph.broadcast(each.cast(common), shape) for each in (node, bias.uop))
-        return self._derive(node + added, weight, bias)
+        node, added = graph.broadcast(node.cast(common), shape), graph.broadcast(bias.uop.cast(common), shape)
+        return self._derive(node.alu(ops.ADD, added), weight, bias)
 
     def trace(self) -> Self:
         """The sum of the diagonal of a matrix."""
@@ -97,16 +97,17 @@ class LinearAlgebra(Ordering):
 
 
 @dataclass(frozen=True, slots=True)
-class _ProductShapes:
-    """How the operands of a matrix product meet: their shapes, and that of all products, the summed axis last."""
+class _Meeting:
+    """How the operands of a matrix product come to the shape of all products, the summed axis last."""
 
-    left: Shape
-    right: Shape
-    whole: Shape
+    left: graph.Steps
+    right: graph.Steps
+    summed: int
+    result: Shape
 
 
 @functools.lru_cache(maxsize=1024)
-def _product_shapes(a: Shape, rows: Shape) -> _ProductShapes:
+def _meeting(a: Shape, rows: Shape) -> _Meeting:
     """Raises ShapeError for operands that do not fit; `rows` is the second with its last two axes exchanged."""
     if not a or not rows:
         raise ShapeError("matmul: a tensor without axes", hint="use * to scale")
@@ -121,18 +122,24 @@ def _product_shapes(a: Shape, rows: Shape) -> _ProductShapes:
         )
     left = (*a[:-1], 1, a[-1]) if several else a
     right = (*rows[:-2], 1, *rows[-2:]) if several and len(a) > 1 else rows
-    return _ProductShapes(left, right, graph.broadcast_shape(left, right, what="matmul (batch axes)"))
+    whole = graph.broadcast_shape(left, right, what="matmul (batch axes)")
+    return _Meeting(
+        graph.steps_of(a, lambda node: graph.broadcast(graph.reshape(node, left), whole)),
+        graph.steps_of(rows, lambda node: graph.broadcast(graph.reshape(node, right), whole)),
+        len(whole) - 1,
+        whole[:-1],
+    )
 
 
 def _product(a: UOp, rows: UOp) -> UOp:
     """The sums of products of the last axes of both: of each row with each row, batched over other axes."""
     common = dtypes.promote(a.dtype, rows.dtype)
     wide = graph.ACCUMULATE.get(common, common)
-    shapes = _product_shapes(a.shape, rows.shape)
-    left = graph.broadcast(graph.reshape(a.cast(wide), shapes.left), shapes.whole)
-    right = graph.broadcast(graph.reshape(rows.cast(wide), shapes.right), shapes.whole)
-    summed = UOp(ops.REDUCE, wide, (left * right,), (ops.ADD, (len(shapes.whole) - 1,)))
-    return graph.reshape(summed, shapes.whole[:-1]).cast(common)
+    meeting = _meeting(a.shape, rows.shape)
+    left = graph.follow(a.cast(wide), meeting.left)
+    right = graph.follow(rows.cast(wide), meeting.right)
+    summed = UOp(ops.REDUCE, wide, (left.alu(ops.MUL, right),), (ops.ADD, (meeting.summed,)))
+    return graph.reshape(summed, meeting.result).cast(common)
 
 
 class _Einsum:
