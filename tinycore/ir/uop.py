@@ -232,9 +232,7 @@ class UOp:
     def alu(self, op: Op, *others: UOp) -> UOp:
         """An elementwise node of this op; comparison results are bool, all others of the common dtype."""
         src = (self, *others)
-        if op.dtype == "bool":
-            return UOp(op, dtypes.bool_, src)
-        return UOp(op, src[-1].dtype, src)
+        return UOp.__new__(UOp, op, dtypes.bool_ if op.dtype == "bool" else src[-1].dtype, src)
 
     def cast(self, dtype: DType) -> UOp:
         """This value as another dtype; itself when nothing changes."""

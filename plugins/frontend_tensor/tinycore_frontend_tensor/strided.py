@@ -15,13 +15,17 @@ Spec = tuple[int, int, int]
 """Window size, stride, dilation."""
 
 
+Padding = tuple[tuple[int, int], ...]
+"""Elements before and after each axis."""
+
+
 @dataclass(frozen=True, slots=True)
 class Slide:
     """What a value is that `windows` made: sliding windows over a source, which was padded by zeros before."""
 
     source: UOp
     specs: tuple[Spec, ...]
-    padding: tuple[tuple[int, int], ...]
+    padding: Padding
 
 
 _slides: weakref.WeakKeyDictionary[UOp, Slide] = weakref.WeakKeyDictionary()
@@ -69,15 +73,18 @@ def windows(node: UOp, specs: Sequence[Spec]) -> UOp:
     Each spec is (window size, stride, dilation); windows that do not fit are left out.
     """
     specs = tuple(specs)
-    result = graph.follow(node, _window_steps(node.shape, specs))
-    if any(size > 1 and (size != stride or dilation != 1) for size, stride, dilation in specs):
+    steps, overlap = _window_steps(node.shape, specs)
+    result = graph.follow(node, steps)
+    if overlap:
         _slides[result] = _slide(node, specs)
     return result
 
 
 @functools.lru_cache(maxsize=1024)
-def _window_steps(shape: Shape, specs: tuple[Spec, ...]) -> graph.Steps:
-    return graph.steps_of(shape, lambda node: _walk(node, specs))
+def _window_steps(shape: Shape, specs: tuple[Spec, ...]) -> tuple[graph.Steps, bool]:
+    """How windows are made, and whether they are more than a cut into pieces."""
+    overlap = any(size > 1 and (size != stride or dilation != 1) for size, stride, dilation in specs)
+    return graph.steps_of(shape, lambda node: _walk(node, specs)), overlap
 
 
 def _walk(node: UOp, specs: tuple[Spec, ...]) -> UOp:
@@ -114,14 +121,18 @@ def _walk(node: UOp, specs: tuple[Spec, ...]) -> UOp:
 
 def _slide(source: UOp, specs: tuple[Spec, ...]) -> Slide:
     """Zeros around the source get no cotangent, so that the gradient leaves them out."""
-    if source.op is ops.PAD:
-        padding = source.arg[-len(specs) :]
-        others = source.arg[: -len(specs)]
-        if all(pair == (0, 0) for pair in others) and all(
-            isinstance(n, int) for pair in padding for n in pair
-        ):
-            return Slide(source.src[0], specs, padding)
+    padding = _zeros_around(source.arg, len(specs)) if source.op is ops.PAD else None
+    if padding is not None:
+        return Slide(source.src[0], specs, padding)
     return Slide(source, specs, ((0, 0),) * len(specs))
+
+
+@functools.lru_cache(maxsize=1024)
+def _zeros_around(padding: tuple[tuple[int | UOp, int | UOp], ...], count: int) -> Padding | None:
+    """The padding of the last axes, if there is no other and its amounts are known."""
+    others, last = padding[:-count], padding[-count:]
+    known = tuple([(a, b) for a, b in last if isinstance(a, int) and isinstance(b, int)])
+    return known if len(known) == count and all(pair == (0, 0) for pair in others) else None
 
 
 def moved(node: UOp, axis: int, before: int, length: int) -> UOp:
