@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import kits, limits, micro, report, supervisor
+from benchmarks import kits, limits, markdown, micro, report, supervisor
 from benchmarks.limits import Limits
 from benchmarks.model import SUITES, Result, Row
 from benchmarks.rows import ROWS, select
@@ -38,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--timeout", type=float, default=600.0, help="seconds a row (default %(default)s)")
     made.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
     made.add_argument("--plot", type=Path, metavar="FILE", help="write a picture (needs matplotlib)")
+    made.add_argument("--markdown", type=Path, metavar="FILE", help="write a page for documents")
     made.add_argument(
         "--profile", metavar="ROW", help="show the kernels of one row, with the share of each, and stop"
     )
@@ -87,7 +90,8 @@ def show_profile(name: str, made: argparse.ArgumentParser) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """0, or 1 when a result of ours was wrong or failed, or 2 for names that do not exist."""
     made = parser()
-    options = made.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = made.parse_args(given)
     if options.list:
         list_rows()
         return 0
@@ -113,6 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report.show(results, ["tinycore", *peers], most)
     if options.plot and not report.save_plot(results, ["tinycore", *peers], options.plot):
         print("no plot: matplotlib is not installed (pip install -r requirements-bench.txt)")
+    if options.markdown:
+        markdown.save(results, options.markdown, shlex.join(["python3", "dev.py", "bench", *given]), most)
     status = micro.run(scripts) if scripts else 0
     wrong = any(
         cell.failure or cell.right is False for r in results for cell in r.cells if cell.kit == "tinycore"

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import cli, kits, limits, memory, micro, profiling, report, supervisor  # noqa: E402
+from benchmarks import cli, kits, limits, markdown, memory, micro, profiling, report, supervisor  # noqa: E402
 from benchmarks.kits import NotSupported  # noqa: E402
 from benchmarks.kits.numpy_kit import ArrayKit, erf  # noqa: E402
 from benchmarks.limits import Limits  # noqa: E402
@@ -417,6 +417,20 @@ def test_a_plot_is_written(tmp_path):
     ]
     assert report.save_plot([result, *sweep], ["tinycore", "numpy"], tmp_path / "out.png")
     assert (tmp_path / "out.png").stat().st_size > 1000
+
+
+def test_a_page_tells_who_is_best_in_which_mode():
+    result = Result("a", "x | y", "design", operations=1e6)
+    result.cells += [Cell("tinycore", "reused", samples=[2e-3]), Cell("tinycore", "fresh", samples=[3e-3])]
+    result.cells += [Cell("numpy", "fresh", samples=[4e-3]), Cell("numpy", "reused", samples=[2.5e-3])]
+    result.cells += [
+        Cell("torch", "fresh", samples=[1e-3], right=False),
+        Cell("jax", "fresh", samples=[2e-3]),
+    ]
+    text = markdown.page([result], "the command", Limits(1e9, 1e9))
+    (row,) = [line for line in text.splitlines() if line.startswith("| a |")]
+    assert row == ("| a | x \\| y | 2.00 ms | 2.00 ms jax | 1.00 | 3.00 ms | 2.00 ms jax | 1.50 | 50 % |")
+    assert "`the command`" in text and "torch (fresh)" in text, "a wrong result is told"
 
 
 def test_commands_of_the_performance_page_are_right():
