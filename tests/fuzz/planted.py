@@ -104,10 +104,10 @@ def no_modulo(real):
 
 
 def without_barrier(real):
-    def statement(self, node, *rest):
-        return self._statement(node.src[0], *rest) if node.op is ops.BARRIER else real(self, node, *rest)
+    def statements(self, bodies):
+        return real(self, [body.src[0] if body.op is ops.BARRIER else body for body in bodies])
 
-    return statement
+    return statements
 
 
 def one_slot(real):
@@ -157,7 +157,7 @@ BUGS = {
     ),
     "barrier": Bug(
         "barriers are lost",
-        function(LINEARIZE, "_Linearizer._statement", without_barrier),
+        function(LINEARIZE, "_Linearizer._statements", without_barrier),
         "groups",
         contractions,
     ),
