@@ -73,14 +73,17 @@ def _factors(cotangent: UOp, sliding: range, places: range) -> tuple[UOp, UOp, i
     while node.op in (ops.RESHAPE, ops.PERMUTE):
         steps.append(node)
         node = node.src[0]
-    if node.op is not ops.REDUCE or node.arg[0] is not ops.ADD or node.src[0].op is not ops.MUL:
+    axes: tuple[int, ...] = ()  # what is one channel in, one out, is a product without a sum
+    product, shape = node, node.shape
+    if node.op is ops.REDUCE and node.arg[0] is ops.ADD:
+        axes, product = tuple(node.arg[1]), node.src[0]
+    if product.op is not ops.MUL:
         return None
-    axes = tuple(node.arg[1])
-    rest = [axis for axis in range(len(node.shape)) if axis not in axes]
-    sizes = tuple([node.src[0].shape[axis] for axis in axes])
+    rest = [axis for axis in range(len(shape)) if axis not in axes]
+    sizes = tuple([product.shape[axis] for axis in axes])
     operands: list[UOp] = []
-    for operand in node.src[0].src:
-        lifted = graph.reshape(graph.permute(operand, (*axes, *rest)), (*sizes, *node.shape))
+    for operand in product.src:
+        lifted = graph.reshape(graph.permute(operand, (*axes, *rest)), (*sizes, *shape))
         for step in reversed(steps):
             if step.op is ops.RESHAPE:
                 lifted = graph.reshape(lifted, (*sizes, *step.shape))
