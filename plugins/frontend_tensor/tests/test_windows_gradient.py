@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tinycore_frontend_tensor import autograd
+from tinycore_frontend_tensor.strided import windows
 
 from tinycore import Tensor
 from tinycore.ir import ops, toposort
@@ -90,6 +91,27 @@ def test_a_sum_of_products_that_both_vary_from_window_to_window(stride):
     np.testing.assert_array_equal(x.grad.numpy(), wanted)
 
 
+@settings(deadline=None, max_examples=40, print_blob=True)
+@given(convolutions())
+def test_the_gradient_of_a_sum_of_powers_of_windows(case):
+    shape, weight, strides, paddings, dilations, _ = case
+
+    def gradient():
+        random = np.random.default_rng(0)
+        x = Tensor(random.integers(-3, 4, shape).astype(np.float32), requires_grad=True)
+        padded = x.pad([(0, 0), (0, 0), *[(amount, amount) for amount in paddings]])
+        specs = list(zip(weight[2:], strides, dilations, strict=True))
+        pieces = padded._derive(windows(padded.uop, specs))
+        factors = Tensor(random.integers(-3, 4, pieces.shape).astype(np.float32))
+        (pieces * pieces * factors).sum().backward()
+        return x.grad.numpy()
+
+    with pytest.MonkeyPatch.context() as patch:
+        found = gradient()
+        patch.setattr(autograd, "slide_of", lambda node: None)
+        np.testing.assert_array_equal(found, gradient())
+
+
 def test_windows_without_a_convolution():
     x = Tensor(np.arange(12, dtype=np.float32), requires_grad=True)
     (x.unfold(0, 5, 2) * Tensor([1.0, 2, 3, 4, 5])).sum().backward()
@@ -105,9 +127,12 @@ def test_the_gradient_of_a_convolution_by_its_image_is_one_kernel():
     assert len(kernels) <= 2  # the weights may be packed
 
 
-def test_second_derivatives():
+@pytest.mark.parametrize(
+    ("stride", "wanted"), [(1, (1, 2, 3, 3, 3, 3, 3, 3, 2, 1)), (2, (1, 1, 2, 1, 2, 1, 2, 1, 1, 0))]
+)
+def test_second_derivatives(stride, wanted):
     x = Tensor(np.arange(10, dtype=np.float32), requires_grad=True)
-    y = (x.unfold(0, 3, 1) ** 2).sum()
+    y = (x.unfold(0, 3, stride) ** 2).sum()
     (first,) = y.gradient(x, create_graph=True)
     (second,) = first.sum().gradient(x)
-    np.testing.assert_array_equal(second.numpy(), 2 * np.array([1, 2, 3, 3, 3, 3, 3, 3, 2, 1], np.float32))
+    np.testing.assert_array_equal(second.numpy(), 2 * np.array(wanted, np.float32))

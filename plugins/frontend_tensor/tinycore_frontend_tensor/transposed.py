@@ -9,10 +9,10 @@ image is the same sum.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tinycore.ir import UOp, ops
+from tinycore.ir import Shape, UOp, ops
 from tinycore_frontend_tensor import graph
 from tinycore_frontend_tensor.strided import fixed, moved, spread, windows
 
@@ -77,58 +77,80 @@ def sum_of_windows(image: UOp, weight: UOp, summed: int, axes: Sequence[Axis]) -
     Element `d` of the image times element `k` of the weight is a part of element ``d * stride + k * dilation``.
     Leading and inner axes are broadcast.
     """
-    first = len(image.shape) - len(axes)
-    for place, axis in enumerate(axes, first):
-        if axis.stride > 1:  # taps between the taps, so that they are neighbours
+    weight = spread_taps(weight, axes)
+    return by_phases(weight.shape, axes, lambda chosen: _part(image, weight, summed, axes, chosen))
+
+
+def spread_taps(weight: UOp, axes: Sequence[Axis]) -> UOp:
+    """Where there is a stride, too, zeros between the taps, so that those of a phase are neighbours."""
+    for place, axis in enumerate(axes, len(weight.shape) - len(axes)):
+        if axis.stride > 1:
             weight = spread(weight, place, axis.dilation)
-    sizes = [fixed(size) for size in weight.shape[first:]]
+    return weight
+
+
+def by_phases(shape: Shape, axes: Sequence[Axis], part: Callable[[Sequence[Phases]], UOp]) -> UOp:
+    """(*lead, *lengths) for taps of a shape (..., *k), where `part` is (*lead, *q, *s) for some phases of each axis."""
+    count = len(axes)
+    sizes = [fixed(size) for size in shape[-count:]]
     kinds = [phases_of(size, axis.stride) for size, axis in zip(sizes, axes, strict=True)]
     parts = [
-        _part(image, weight, summed, axes, chosen)
+        _beside_zeros(part(chosen), axes, chosen)
         for chosen in itertools.product(*kinds)
         if all(phases.taps for phases in chosen)
     ]
     joined = _sum(parts)
-    shape = joined.shape[: first - summed]
-    node = graph.reshape(joined, (*shape, *[axis.count * axis.stride for axis in axes]))
-    limits: list[tuple[int | UOp, int | UOp]] = [(0, size) for size in shape]
+    before = joined.shape[: len(joined.shape) - 2 * count]
+    node = graph.reshape(joined, (*before, *[axis.count * axis.stride for axis in axes]))
+    limits: list[tuple[int | UOp, int | UOp]] = [(0, size) for size in before]
     for axis in axes:
         start = axis.start - axis.first * axis.stride
         limits.append((start, start + axis.length))
     return graph.shrink(node, limits)
 
 
-def _part(image: UOp, weight: UOp, summed: int, axes: Sequence[Axis], chosen: Sequence[Phases]) -> UOp:
-    """What some phases of each axis are, zeros in the place of the others: (*lead, q1, s1, q2, s2, ...)."""
-    count = len(axes)
-    first = len(image.shape) - count
-    lead = first - summed
+def windows_of(image: UOp, axes: Sequence[Axis], chosen: Sequence[Phases]) -> UOp:
+    """(..., *d) to (..., *q, *t): what the taps of some phases of each axis meet, the last tap first."""
     gaps = [axis.dilation if axis.stride == 1 else 1 for axis in axes]
+    first = len(image.shape) - len(axes)
     for place, (axis, phases, gap) in enumerate(zip(axes, chosen, gaps, strict=True), first):
         reach = (phases.taps - 1) * gap
         image = moved(image, place, reach - axis.first, axis.count + reach)
-    pieces = windows(image, [(phases.taps, 1, gap) for phases, gap in zip(chosen, gaps, strict=True)])
+    return windows(image, [(phases.taps, 1, gap) for phases, gap in zip(chosen, gaps, strict=True)])
+
+
+def _part(image: UOp, weight: UOp, summed: int, axes: Sequence[Axis], chosen: Sequence[Phases]) -> UOp:
+    """What some phases of each axis are: (*lead, *q, *s)."""
+    count = len(axes)
+    first = len(image.shape) - count
+    lead = first - summed
+    pieces = windows_of(image, axes, chosen)
     # (*lead, *windows, *phases, *inner, *taps): what is summed comes last.
     inner, rank = range(lead, first), first + 2 * count
     order = [*range(lead), *range(first, first + count), *inner, *range(first + count, rank)]
     pieces = graph.permute(pieces, order)
     at = lead + count
     pieces = graph.reshape(pieces, (*pieces.shape[:at], *(1,) * count, *pieces.shape[at:]))
-    scale = _weights(weight, axes, chosen)  # (*lead, *inner, t1, s1, t2, s2, ...)
+    scale = taps_of(weight, axes, chosen)  # (*lead, *inner, t1, s1, t2, s2, ...)
     scale = graph.permute(scale, [*range(lead), *range(first + 1, rank, 2), *inner, *range(first, rank, 2)])
     scale = graph.reshape(scale, (*scale.shape[:lead], *(1,) * count, *scale.shape[lead:]))
     product = graph.elementwise(ops.MUL, pieces, scale)
-    node = graph.reduce(product, ops.ADD, range(at + count, len(product.shape)))
-    order = [*range(lead), *[k for axis in range(lead, at) for k in (axis, count + axis)]]
-    node = graph.permute(node, order)
+    return graph.reduce(product, ops.ADD, range(at + count, len(product.shape)))
+
+
+def _beside_zeros(node: UOp, axes: Sequence[Axis], chosen: Sequence[Phases]) -> UOp:
+    """(*lead, *q, *s) to (*lead, q1, s1, q2, s2, ...) with all phases, zeros in the place of others."""
+    count = len(axes)
+    lead = len(node.shape) - 2 * count
+    order = [*range(lead), *[k for axis in range(lead, lead + count) for k in (axis, count + axis)]]
     padding: list[tuple[int | UOp, int | UOp]] = [(0, 0)] * lead
     for axis, phases in zip(axes, chosen, strict=True):
         padding += [(0, 0), (phases.first, axis.stride - phases.first - phases.count)]
-    return graph.pad(node, padding)
+    return graph.pad(graph.permute(node, order), padding)
 
 
-def _weights(weight: UOp, axes: Sequence[Axis], chosen: Sequence[Phases]) -> UOp:
-    """Every axis of taps as (taps, phases), the last tap first."""
+def taps_of(weight: UOp, axes: Sequence[Axis], chosen: Sequence[Phases]) -> UOp:
+    """(..., k1, k2) to (..., t1, s1, t2, s2): every axis as (taps, phases), the last tap first."""
     first = len(weight.shape) - len(axes)
     for place, (axis, phases) in enumerate(zip(axes, chosen, strict=True)):
         at = first + 2 * place

@@ -2,63 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 from tinycore.ir import UOp, ops
 from tinycore.schedule.axes import trace
 from tinycore_frontend_tensor import graph
-from tinycore_frontend_tensor.strided import Slide, fixed, moved, spread, windows
-from tinycore_frontend_tensor.transposed import Axis, sum_of_windows
+from tinycore_frontend_tensor.strided import Slide, fixed
+from tinycore_frontend_tensor.transposed import (
+    Axis,
+    Phases,
+    by_phases,
+    spread_taps,
+    sum_of_windows,
+    taps_of,
+    windows_of,
+)
 
 
 def unslide(cotangent: UOp, slide: Slide) -> UOp:
     """The cotangent of the source of windows: for each element the sum over the windows that hold it.
 
-    Element `Y` is at place `j` of window `(Y - j * dilation) / stride`, if that is one. So the cotangents are
-    spread by the stride and windows slide over them in turn, of which each place is wanted for one `j` only:
-    a diagonal. Every index in it is a sum of ranges.
+    With a stride, the elements of each phase (equal remainders) are in the same places of their windows: windows
+    slide over the cotangents in turn, of which each place is wanted for one of them only: a diagonal. Every index
+    in it is a sum of ranges.
 
     Where the cotangent is itself a sum of products, one factor of which is the same for all windows (the weights
     of a convolution) and the other for all places of one, both sums become one: the gradient of a convolution is
     a transposed convolution.
     """
-    first, count = len(slide.source.shape) - len(slide.specs), len(slide.specs)
+    source, count = slide.source, len(slide.specs)
+    first = len(source.shape) - count
+    axes = [
+        Axis(stride, dilation, before, fixed(size))
+        for (_, stride, dilation), (before, _), size in zip(
+            slide.specs, slide.padding, source.shape[first:], strict=True
+        )
+    ]
     factors = _factors(cotangent, range(first, first + count), range(first + count, first + 2 * count))
     if factors is not None:
         moving, still, summed = factors
-        axes = [
-            Axis(stride, dilation, before, fixed(size))
-            for (_, stride, dilation), (before, _), size in zip(
-                slide.specs, slide.padding, slide.source.shape[first:], strict=True
-            )
-        ]
-        return graph.reshape(sum_of_windows(moving, still, summed, axes), slide.source.shape)
-    node = _turned(cotangent, slide)
-    end = len(node.shape)
-    return graph.reshape(graph.reduce(node, ops.ADD, range(end - count, end)), slide.source.shape)
+        return graph.reshape(sum_of_windows(moving, still, summed, axes), source.shape)
+    cotangent = spread_taps(cotangent, axes)
+    node = by_phases(cotangent.shape, axes, lambda chosen: _turned(cotangent, axes, chosen))
+    return graph.reshape(node, source.shape)
 
 
-def _turned(node: UOp, slide: Slide) -> UOp:
-    """``(..., o1, o2, k1, k2)`` to ``(..., d1, d2, k1, k2)``: what element (d1, d2) got, the last place first."""
-    specs, count = slide.specs, len(slide.specs)
-    first = len(node.shape) - 2 * count
-    node = graph.flip(node, tuple(range(first + count, first + 2 * count)))
-    for axis, (_, stride, _) in enumerate(specs, first):
-        node = spread(node, axis, stride)
-    lead, out, inner = range(first), range(first, first + count), range(first + count, first + 2 * count)
-    node = graph.permute(node, [*lead, *inner, *out])
-    for place, (size, _, dilation) in enumerate(specs):
-        axis, (padded, _) = first + count + place, slide.padding[place]
-        before = (size - 1) * dilation
-        length = fixed(slide.source.shape[place - count]) + before
-        node = moved(node, axis, before - padded, length)
-    node = windows(node, [(size, 1, dilation) for size, _, dilation in specs])
-    # (lead, j..., length..., t...) to (lead, length..., j, t, j, t, ...)
-    places = [axis for k in range(count) for axis in (first + k, first + 2 * count + k)]
-    node = graph.permute(node, [*lead, *range(first + count, first + 2 * count), *places])
-    for place, (size, _, _) in enumerate(specs):
-        node = _diagonal(node, first + count + place, size)
-    return node
+def _turned(node: UOp, axes: Sequence[Axis], chosen: Sequence[Phases]) -> UOp:
+    """``(*lead, *windows, *places)`` to ``(*lead, *q, *s)``: what the elements of some phases got."""
+    count, rank = len(axes), len(node.shape)
+    first = rank - 2 * count
+    lead, taps, phases = (
+        range(first),
+        range(first + count, rank + count, 2),
+        range(first + count + 1, rank + count, 2),
+    )
+    node = taps_of(node, axes, chosen)
+    node = graph.permute(node, [*lead, *phases, *taps, *range(first, first + count)])
+    node = windows_of(node, axes, chosen)  # (*lead, *s, *t, *q, *t)
+    pairs = [axis for k in range(first + count, first + 2 * count) for axis in (k, k + 2 * count)]
+    node = graph.permute(
+        node, [*lead, *range(first + 2 * count, first + 3 * count), *range(first, first + count), *pairs]
+    )
+    for place, each in enumerate(chosen, first + 2 * count):
+        node = _diagonal(node, place, each.taps)
+    return graph.reduce(node, ops.ADD, range(first + 2 * count, len(node.shape)))
 
 
 def _factors(cotangent: UOp, sliding: range, places: range) -> tuple[UOp, UOp, int] | None:
