@@ -33,7 +33,7 @@ from tinycore.codegen.nest import (
     lanes_of,
     loops_among,
 )
-from tinycore.codegen.relayout import Relayout, relayout_of
+from tinycore.codegen.relayout import Picked, Relayout, relayout_of
 from tinycore.codegen.running import previous_result
 from tinycore.errors import CompileError
 from tinycore.ir import DType, Target, UOp, dtypes, ops
@@ -64,7 +64,7 @@ class _Linearizer:
         self.homes: dict[frozenset[UOp], int] = {}
         """Depths that were asked for since a loop was opened or closed."""
         self.addresses: dict[UOp, Address] = {}
-        self.relayouts: dict[UOp, Relayout | None] = {}
+        self.relayouts: dict[UOp, Relayout | Picked | None] = {}
 
     def run(self, kernel: UOp) -> UOp:
         """Statements in order, then the nest as one flat list."""
@@ -212,7 +212,7 @@ class _Linearizer:
         """The operands of all copies of a store."""
         relayout, environments = self._relayout(node), self._environments(node)
         value = node.src[2]
-        if relayout is None:
+        if not isinstance(relayout, Relayout):
             return [self._store_operands(node, env, self._value(value, env)) for env in environments]
         lanes = relayout.lanes
         rows = relayout.stores(
@@ -412,7 +412,7 @@ class _Linearizer:
             return base, 1
         return spread(base, stride, count, self._place), 1
 
-    def _relayout(self, node: UOp) -> Relayout | None:
+    def _relayout(self, node: UOp) -> Relayout | Picked | None:
         """How an access is made in rows; None where it is better left, or shuffles are not to be had."""
         if node not in self.relayouts:
             self.relayouts[node] = relayout_of(node) if self.target.has(ops.SHUFFLE) else None

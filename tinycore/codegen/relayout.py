@@ -3,6 +3,7 @@
 Where the range that has the lanes moves an address by more than one element, and an unrolled range moves it
 by exactly one, the copies of the access together cover rows of neighbours. Each row is accessed as a whole,
 and a network of shuffles exchanges rows and lanes. Both ways: a LOAD is transposed after it, a STORE before.
+Lanes that are few elements apart are picked out of vectors of neighbours instead: a LOAD of every other one.
 
 The access of a row is the same kernel node with the two ranges bound the other way round, so that guards and
 addresses need no thought of their own.
@@ -22,6 +23,8 @@ Value = Callable[[UOp, Environment], UOp]
 Place = Callable[[UOp], UOp]
 """Lists a program node."""
 
+MOST_APART = 4
+"""Lanes that are further apart cost more shuffles than loads of rows."""
 BLOCK_BYTES = 16
 """Processors with registers of any width interleave blocks of this size in one instruction."""
 
@@ -102,11 +105,74 @@ class Relayout:
         return tuple([pair for pair in environment if pair[0] is not self.unrolled])
 
 
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """How the copies of one LOAD whose lanes are few elements apart are loaded as neighbours.
+
+    Attributes
+    ----------
+    node: the access.
+    vector: the range that has the lanes.
+    unrolled: the unrolled range along which neighbours lie.
+    stride: by how many elements the lanes are apart.
+    """
+
+    node: UOp
+    vector: UOp
+    unrolled: UOp
+    stride: int
+
+    def load(self, environment: Environment, value: Value, place: Place) -> dict[Environment, UOp]:
+        """The values of as many copies as there are elements between two lanes: they share their vectors."""
+        rest = tuple([pair for pair in environment if pair[0] is not self.unrolled])
+        first = dict(environment)[self.unrolled] // self.stride * self.stride
+        lanes = constant_bound(self.vector.src[0])
+        members = min(self.stride, constant_bound(self.unrolled.src[0]) - first)
+        last = self.stride * (lanes - 1) + members - lanes  # nothing behind the last lane is loaded
+        starts = [min(number * lanes, last) for number in range(self.stride)]
+        pieces = [value(self._neighbours(first, start, members), rest) for start in starts]
+        return {
+            _sorted((*rest, (self.unrolled, first + member))): self._picked(pieces, starts, member, place)
+            for member in range(members)
+        }
+
+    def _neighbours(self, first: int, start: int, members: int) -> UOp:
+        """The elements from one on; those before the end of what the last lane would load."""
+        buffer, index, gate = self.node.src
+        offset = first + start
+        element = self.vector + offset if offset else self.vector
+        index = index.substitute({self.vector: UOp.const(dtypes.index, 0), self.unrolled: element})
+        changed: dict[UOp, UOp] = {}
+        for limit in _conditions(gate):
+            if self.vector in limit.ranges:
+                zero = {self.vector: UOp.const(dtypes.index, 0)}
+                left, right = (side.substitute(zero) for side in limit.src)
+                ahead = self.vector + (start + self.stride - members)
+                changed[limit] = ahead < (right - left) * self.stride
+        return self.node.replace(src=(buffer, index, gate.substitute(changed)))
+
+    def _picked(self, pieces: Sequence[UOp], starts: Sequence[int], member: int, place: Place) -> UOp:
+        """The lanes of one copy, from one vector after the other."""
+        lanes = _lanes(pieces[0])
+        elements = range(member, member + self.stride * lanes, self.stride)
+        homes = [min(element // lanes, self.stride - 1) for element in elements]
+        places = [element - starts[home] for element, home in zip(elements, homes, strict=True)]
+        result = pieces[0]
+        for number in range(1, self.stride):
+            taken = [
+                lanes + spot if home == number else (spot if number == 1 else lane)
+                for lane, (home, spot) in enumerate(zip(homes, places, strict=True))
+            ]
+            taken = [spot if home <= number else 0 for spot, home in zip(taken, homes, strict=True)]
+            result = _shuffle(result, pieces[number], taken, place)
+        return result
+
+
 def _sorted(environment: Environment) -> Environment:
     return tuple(sorted(environment, key=lambda pair: id_of(pair[0])))
 
 
-def relayout_of(node: UOp) -> Relayout | None:
+def relayout_of(node: UOp) -> Relayout | Picked | None:
     """How a LOAD or STORE is better accessed in rows, or None when its lanes are neighbours as they are.
 
     >>> from tinycore.ir import UOp, dtypes, ops
@@ -133,7 +199,26 @@ def relayout_of(node: UOp) -> Relayout | None:
         return None
     if not (form.depends_only_linearly(vector) and form.depends_only_linearly(copies)):
         return None
+    near = node.op is ops.LOAD and 1 < vectors[0][1] <= min(MOST_APART, lanes // 2)
+    if near and copies not in gate.ranges and _ends(gate, vector):
+        return Picked(node, vector, copies, vectors[0][1])
     return Relayout(node, vector, copies, min(lanes, 1 << (count - 1).bit_length()))
+
+
+def _conditions(gate: UOp) -> tuple[UOp, ...]:
+    return tuple([part for each in gate.src for part in _conditions(each)]) if gate.op is ops.AND else (gate,)
+
+
+def _ends(gate: UOp, vector: UOp) -> bool:
+    """Whether a guard only lets the first lanes pass, however many."""
+    for part in _conditions(gate):
+        if vector in part.ranges:
+            if part.op is not ops.LT or part.src[0].dtype is not dtypes.index:
+                return False
+            form = affine(part.src[0] - part.src[1])
+            if form.factor(vector) != 1 or not form.depends_only_linearly(vector):
+                return False
+    return True
 
 
 def _is(atom: UOp, kind: str) -> bool:

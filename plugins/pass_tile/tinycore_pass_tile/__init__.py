@@ -22,6 +22,7 @@ from tinycore_pass_tile.kept import choose_kept
 from tinycore_pass_tile.lanes import choose_lanes
 from tinycore_pass_tile.lines import streams
 from tinycore_pass_tile.places import choose_places
+from tinycore_pass_tile.planes import choose_planes
 from tinycore_pass_tile.skinny import choose_skinny
 from tinycore_pass_tile.transpose import choose_transpose
 from tinycore_pass_tile.windows import choose_windows
@@ -72,6 +73,7 @@ def _on_lanes(nest: Nest, capabilities: Capabilities, ids: Iterator[int], shared
         choose_transpose(nest, capabilities, ids, shared)
         or choose_places(nest, capabilities, ids, shared)
         or choose_windows(nest, capabilities, ids, shared)
+        or choose_planes(nest, capabilities, ids, shared)
         or choose_contraction(nest, capabilities, ids, shared)
         or choose_skinny(nest, capabilities, ids, shared)
         or choose_lanes(nest, capabilities, ids, shared)
