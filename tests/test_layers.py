@@ -20,7 +20,7 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
 
 MODULE_LINES = 500
 FUNCTION_LINES = 60
-CORE_LINES = 16_020
+CORE_LINES = 16_050
 """Lines of code; documentation does not count, so that nobody saves on it. The design asks for about 8,000: this
 is a ratchet on the way there. It was raised for layouts, staging and relayout (the code generator's actions), for
 plans (known graphs run again without the scheduler, in another process, too), for kernels with several stores, for rows

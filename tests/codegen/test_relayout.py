@@ -89,6 +89,22 @@ def test_loads_and_stores_of_any_number_of_copies(lanes, copies):
         check(permute(x(*shape), 1, 0) + x(*shape[::-1], identity=2), lanes, copies, 0, 1)
 
 
+@pytest.mark.parametrize("apart", [2, 3, 4])
+@pytest.mark.parametrize(("lanes", "copies"), [(8, 4), (8, 3), (16, 2), (16, 8)])
+def test_lanes_a_few_elements_apart_are_picked_out_of_neighbours(apart, lanes, copies):
+    """As many loads as lanes are elements apart, for as many copies."""
+    for tail in ("mask", "peel mask"):
+        check(permute(x(53, apart), 1, 0) * 2, lanes, copies, 1, 0, tail)
+    whole = check(permute(x(2 * lanes, apart), 1, 0) * 2, lanes, apart, 1, 0, "mask")
+    assert len(ops_of(whole, ops.LOAD)) == apart
+
+
+@pytest.mark.parametrize("padding", [(0, 0), (3, 0), (2, 5)])
+def test_guards_that_are_no_end_are_kept(padding):
+    padded = pad(x(40, 3), padding, (0, 0))
+    check(permute(padded, 1, 0) * 2 + 1, 8, 3, 1, 0)
+
+
 @pytest.mark.parametrize("dtype", [*(d for d in dtypes.DATA if d.itemsize < 16)], ids=str)
 def test_every_dtype(dtype):
     if dtype in (dtypes.float8_e4m3, dtypes.float8_e5m2):

@@ -79,6 +79,33 @@ def test_alone(p):
     np.testing.assert_array_equal(call(Tensor(x), Tensor(w), p).numpy(), convolved(x, w, p))
 
 
+@st.composite
+def planes(draw):
+    """Windows of their own for every channel."""
+    kernel = draw(st.sampled_from([(1, 3), (2, 2), (3, 3), (4, 4), (5, 5), (7, 7), (1, 7), (3, 1), (3, 5)]))
+    dilation = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    channels = draw(st.sampled_from([1, 3, 8, 33, 64]))
+    reach = [dilation * (size - 1) + 1 for size in kernel]
+    return Parameters(
+        batch=draw(st.sampled_from([1, 2, 3])),
+        inputs=channels,
+        outputs=channels,
+        image=tuple(size + draw(st.sampled_from([0, 3, 6, 7, 12, 20, 33, 48, 55, 60])) for size in reach),
+        kernel=kernel,
+        stride=draw(st.sampled_from([1, 2, 2, 3, 4, 5])),
+        padding=draw(st.sampled_from([(0, 0), (1, 1), (2, 0), (reach[0] // 2, reach[1] // 2)])),
+        dilation=dilation,
+        groups=channels,
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(planes())
+def test_depthwise(p):
+    x, w = integers(p.batch, p.inputs, *p.image), integers(p.outputs, 1, *p.kernel)
+    np.testing.assert_array_equal(call(Tensor(x), Tensor(w), p).numpy(), convolved(x, w, p))
+
+
 @settings(max_examples=15, deadline=None)
 @given(parameters(), st.sampled_from([8, 20, 32]))
 def test_after_another_and_beside_it(p, width):

@@ -130,6 +130,18 @@ def convolution(image, weight):
     return reshape(total(a * b, 2, 4, 6), batch, out, height, width)
 
 
+def convolution_of_planes(n, c, h, w, size, step=1, padding=1):
+    """Channels first, a window of its own for each: (n, c, h, w)."""
+    image = pad(x(n, c, h, w), (0, 0), (0, 0), (padding, padding), (padding, padding))
+    patches = windows(windows(image, 3, size), 2, size)  # n, c, rows, kh, columns, kw
+    for axis in (2, 4):
+        length = patches.shape[axis]
+        whole = -(-length // step) * step
+        patches = strided(pad(patches, *[(0, (whole - length) * (k == axis)) for k in range(6)]), axis, step)
+    weight = expand(reshape(x(c, size, size, identity=2), 1, c, 1, size, 1, size), *patches.shape)
+    return reshape(total(patches * weight, 3, 5), n, c, patches.shape[2], patches.shape[4])
+
+
 def convolution_of_pixels(n, h, w, c, f, size, step=1, block=None, padding=1):
     """Channels last on both sides, the weights (blocks of filters, kh, kw, c, filters): lanes go to the filters."""
     image = permute(x(n, h, w, c), 0, 3, 1, 2)
@@ -281,6 +293,11 @@ CASES = {
     "pixels of few filters": lambda: convolution_of_pixels(3, 8, 14, 3, 9, 5, padding=2),
     "pixels of inner windows": lambda: convolution_of_pixels(1, 8, 16, 4, 32, 3, padding=0),
     "pixels of many channels": lambda: convolution_of_pixels(1, 3, 4, 70, 64, 3, block=32),
+    "planes": lambda: convolution_of_planes(2, 9, 7, 7, 5, padding=2),
+    "planes in blocks": lambda: convolution_of_planes(1, 8, 40, 29, 3),
+    "planes apart": lambda: convolution_of_planes(2, 8, 13, 33, 3, step=2),
+    "planes far apart": lambda: convolution_of_planes(1, 9, 15, 50, 4, step=3),
+    "planes of inner windows": lambda: convolution_of_planes(1, 8, 14, 30, 5, step=2, padding=0),
     "symbolic pixels": lambda: convolution_of_pixels(N, 5, 6, 3, 16, 3),
     "places": lambda: sums_for_places(2, 2, 4, 5, 12, 32, 3),
     "places odd": lambda: sums_for_places(3, 1, 5, 5, 13, 17, 3),

@@ -283,6 +283,17 @@ STAGED = (
 )
 
 
+@pytest.mark.parametrize("name", [name for name in sorted(CASES) if name.startswith("planes")])
+def test_planes_are_staged_and_lanes_are_loaded_as_neighbours(name):
+    """No address a lane, whatever the stride, and shuffles where there is one."""
+    (kernel,) = kernels_of(CASES[name]())
+    actions = tiled(kernel, LANES).arg
+    assert any(isinstance(action, StageInThread) for action in actions)
+    program = lowered(kernel, LANES).linear.src
+    assert all(node.src[1].shape == () for node in program if node.op is ops.LOAD)
+    assert any(node.op is ops.SHUFFLE for node in program) == ("apart" in name or "inner" in name)
+
+
 @pytest.mark.parametrize("name", STAGED)
 def test_windows_are_staged_without_guards_in_the_inner_loop(name):
     (kernel,) = kernels_of(CASES[name]())

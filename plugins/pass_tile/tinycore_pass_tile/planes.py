@@ -32,6 +32,8 @@ LEAST_ROWS, MOST_ROWS = 4, 8
 """Independent sums that hide the latency of a product, and as many as leave registers for weights."""
 LEAST_L1 = 1 << 15
 """Bytes of a first-level cache where none is known."""
+SHARE = 6
+"""A copy takes that part of it: memory idles while a larger one is summed up."""
 CHUNKS_PER_THREAD = 4
 LEAST_CHUNK = 1 << 13
 """Products that are worth a chunk of their own."""
@@ -183,10 +185,12 @@ def _stage(
     """Copy blocks of rows: (the range over blocks, the one inside, its length); None where they are too large."""
     caches = capabilities.cache_bytes
     total = bound(found.rows) if found.rows is not None else 1
-    sizes = [size for size in range(total, 0, -1) if total % size == 0 and (size >= LEAST_ROWS or size == total)]
+    sizes = [
+        size for size in range(total, 0, -1) if total % size == 0 and (size >= LEAST_ROWS or size == total)
+    ]
     boxes = [(size, _dimensions(found, size)) for size in sizes]
     fitting = [(size, box, _bytes(found, box)) for size, box in boxes if box is not None]
-    near = (caches[0] if caches else LEAST_L1) // 2
+    near = (caches[0] if caches else LEAST_L1) // SHARE
     far = max(caches[1] if len(caches) > 1 else LEAST_CACHE, LEAST_CACHE) // 4
     best = next((each for each in fitting if each[2] <= near), fitting[0] if fitting else None)
     if best is None or best[2] > far:
