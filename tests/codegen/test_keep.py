@@ -19,6 +19,7 @@ from lowering import (
     run_program,
 )
 
+from tinycore import rules
 from tinycore.codegen.keep import Keep, repeated
 from tinycore.codegen.tiling import Bind, Order, Split, apply
 from tinycore.errors import CompileError
@@ -86,6 +87,18 @@ def test_exponentials_of_a_softmax_are_computed_once():
 def test_with_lanes():
     root = softmax(x(5, 21), 5, 21)
     check(root, Keep(1, 12, (10,)), *lanes(10, 20), *lanes(1, 30), Order((0, 30, 33)), device="CPU")
+
+
+def test_a_loop_of_one_iteration_leaves_the_statement_that_is_waited_for():
+    kernel = kernel_of(softmax(x(4, 16), 4, 16))
+    kept = apply(indexed(kernel), [Keep(1, 12, (10,))])
+    long = [n for n in kept.toposort() if n.op is ops.RANGE and n.src[0].vmax == 16]
+    once = kept.substitute({n: n.replace(src=(UOp.const(dtypes.index, 1),)) for n in long})
+    with rules.trace() as found:
+        program = program_of(kernel, once, LANES)
+    assert "end_1" in {event.rule.name for event in found.events}
+    arrays = arrays_for(kernel)
+    np.testing.assert_array_equal(run_program(program, arrays), run_kernel(once, arrays))
 
 
 @pytest.mark.parametrize("shape", [(1, 9), (4, 16), (3, 17)])
