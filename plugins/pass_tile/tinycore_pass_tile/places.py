@@ -9,14 +9,15 @@ every vector of filters, and no guards.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 
 from tinycore.codegen.footprint import Dimension, footprint
 from tinycore.codegen.staging import StageInThread
-from tinycore.codegen.tiling import Action, Bind, Order, Split
+from tinycore.codegen.tiling import Action, Order, Split
 from tinycore.ir import Capabilities, UOp, ops
 from tinycore_pass_tile.analysis import Access, Nest, bound, is_static, largest_itemsize, number
+from tinycore_pass_tile.plan import Plan
 from tinycore_pass_tile.strips import LEAST_CACHE, best_rows
 
 LEAST_ROWS = 4
@@ -48,23 +49,6 @@ class _Sums:
     steps: tuple[UOp, ...]
 
 
-@dataclass(slots=True)
-class _Plan:
-    ids: Iterator[int]
-    actions: list[Action] = field(default_factory=list)
-
-    def split(self, target: int, size: int, total: int) -> tuple[int, int, int]:
-        """(outer, inner, rest) of a range; the rest is -1 where there is none."""
-        outer, inner = next(self.ids), next(self.ids)
-        rest = next(self.ids) if total % size else -1
-        self.actions.append(Split(target, size, outer, inner, "peel" if total % size else "mask", rest))
-        return outer, inner, rest
-
-    def bind(self, kind: str, *targets: int) -> None:
-        """Bind those ranges that exist."""
-        self.actions += [Bind(target, kind) for target in targets if target >= 0]
-
-
 def choose_places(
     nest: Nest, capabilities: Capabilities, ids: Iterator[int], parallel: bool
 ) -> list[Action] | None:
@@ -74,7 +58,7 @@ def choose_places(
     block = _block(found, capabilities) if found is not None else None
     if found is None or block is None:
         return None
-    plan = _Plan(ids)
+    plan = Plan(ids)
     channels, blocks = number(found.channels), list[int]()
     if block < bound(found.channels):
         outer, channels, _ = plan.split(channels, block, bound(found.channels))
@@ -183,7 +167,7 @@ def _copied(found: _Sums, channels: int) -> int:
     return total // bound(found.channels) * channels * found.image.node.dtype.itemsize
 
 
-def _stage(plan: _Plan, found: _Sums, channels: int, lanes: int) -> None:
+def _stage(plan: Plan, found: _Sums, channels: int, lanes: int) -> None:
     dimensions = _dimensions(found)
     inside = {number(node) for node in _inside(found)} - {number(found.channels)} | {channels}
     copies = tuple([next(plan.ids) for _ in dimensions])

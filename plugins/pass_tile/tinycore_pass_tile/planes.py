@@ -9,7 +9,7 @@ all rows whose windows it lies in, and the lanes of strides are picked out of ne
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 
 from tinycore.codegen.footprint import Dimension, footprint
@@ -18,6 +18,7 @@ from tinycore.codegen.staging import StageInThread
 from tinycore.codegen.tiling import Action, Bind, Order, Split
 from tinycore.ir import Capabilities, UOp, dtypes, ops
 from tinycore_pass_tile.analysis import Access, Nest, balanced, bound, is_static, largest_itemsize, number
+from tinycore_pass_tile.plan import Plan
 from tinycore_pass_tile.strips import LEAST_CACHE, best_rows
 
 LEAST_COLUMNS = 4
@@ -62,23 +63,6 @@ class _Planes:
         return prod(bound(each) for each in self.window)
 
 
-@dataclass(slots=True)
-class _Plan:
-    ids: Iterator[int]
-    actions: list[Action] = field(default_factory=list)
-
-    def split(self, target: int, size: int, total: int) -> tuple[int, int, int]:
-        """(outer, inner, rest) of a range; the rest is -1 where there is none."""
-        outer, inner = next(self.ids), next(self.ids)
-        rest = next(self.ids) if total % size else -1
-        self.actions.append(Split(target, size, outer, inner, "peel" if total % size else "mask", rest))
-        return outer, inner, rest
-
-    def bind(self, kind: str, *targets: int) -> None:
-        """Bind those ranges that exist."""
-        self.actions += [Bind(target, kind) for target in targets if target >= 0]
-
-
 def choose_planes(
     nest: Nest, capabilities: Capabilities, ids: Iterator[int], parallel: bool
 ) -> list[Action] | None:
@@ -87,7 +71,7 @@ def choose_planes(
     found = _recognise(nest) if lanes >= 2 * LEAST_COLUMNS else None
     if found is None:
         return None
-    plan = _Plan(ids)
+    plan = Plan(ids)
     grid = _grid(plan, nest, found, capabilities) if parallel and capabilities.threads > 1 else []
     if grid is None:
         return None
@@ -163,7 +147,7 @@ def _sliding(nest: Nest, image: Access, weights: Access, window: tuple[UOp, ...]
 # --- writing actions --------------------------------------------------------------------------------------
 
 
-def _grid(plan: _Plan, nest: Nest, found: _Planes, capabilities: Capabilities) -> list[int] | None:
+def _grid(plan: Plan, nest: Nest, found: _Planes, capabilities: Capabilities) -> list[int] | None:
     """Chunks of planes for threads: (the range of the chunks, the loop, what remains of it); None where there are
     too few planes, nothing where they are too little work."""
     if nest.work < 2 * LEAST_CHUNK:
@@ -179,9 +163,7 @@ def _grid(plan: _Plan, nest: Nest, found: _Planes, capabilities: Capabilities) -
     return [outer, number(shared), inner]
 
 
-def _stage(
-    plan: _Plan, found: _Planes, lanes: int, capabilities: Capabilities
-) -> tuple[int, int, int] | None:
+def _stage(plan: Plan, found: _Planes, lanes: int, capabilities: Capabilities) -> tuple[int, int, int] | None:
     """Copy blocks of rows: (the range over blocks, the one inside, its length); None where they are too large."""
     caches = capabilities.cache_bytes
     total = bound(found.rows) if found.rows is not None else 1
@@ -223,7 +205,7 @@ def _bytes(found: _Planes, box: tuple[Dimension, ...]) -> int:
     return found.image.node.dtype.itemsize * prod(dimension.extent for dimension in box)
 
 
-def _vectorize(plan: _Plan, columns: UOp, lanes: int) -> tuple[int, list[int]]:
+def _vectorize(plan: Plan, columns: UOp, lanes: int) -> tuple[int, list[int]]:
     """Lanes for a row, and as few as possible for what is left over: the outer range, and those with lanes."""
     total = bound(columns)
     size = min(lanes, _power_above(total))

@@ -10,39 +10,19 @@ windows (outer loops) and the channels (inner loop, unrolled).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tinycore.codegen.carry import Carry
 from tinycore.codegen.footprint import Dimension, footprint
 from tinycore.codegen.staging import StageInThread
-from tinycore.codegen.tiling import Action, Bind, Order, Split
+from tinycore.codegen.tiling import Action, Order, Split
 from tinycore.ir import Capabilities, UOp, dtypes, ops
 from tinycore_pass_tile.analysis import Access, Nest, bound, is_static, largest_itemsize, number
+from tinycore_pass_tile.plan import Plan
 from tinycore_pass_tile.strips import Strip, Windows, best_strip, over_filters
 
 UNROLL = 4
 """Steps of the channel loop that are written out."""
-
-
-@dataclass
-class _Plan:
-    ids: Iterator[int]
-    actions: list[Action] = field(default_factory=list)
-    order: list[int] = field(default_factory=list)
-
-    def split(self, target: int, size: int, total: int) -> tuple[int, int, int]:
-        """(outer, inner, rest) of a range; the rest is -1 where there is none."""
-        outer, inner = next(self.ids), next(self.ids)
-        if total % size == 0:
-            self.actions.append(Split(target, size, outer, inner, "mask"))
-            return outer, inner, -1
-        rest = next(self.ids)
-        self.actions.append(Split(target, size, outer, inner, "peel", rest))
-        return outer, inner, rest
-
-    def bind(self, kind: str, *targets: int) -> None:
-        """Bind those ranges that exist."""
-        self.actions += [Bind(target, kind) for target in targets if target >= 0]
 
 
 def choose_windows(
@@ -58,7 +38,7 @@ def choose_windows(
     strip = best_strip(found, budget, lanes, capabilities)
     if strip is None:
         return None
-    plan = _Plan(ids)
+    plan = Plan(ids)
     staged = _stage(plan, found, strip, lanes)
     if staged is None:
         return None
@@ -156,7 +136,7 @@ class _Staged:
     steps: int
 
 
-def _cut(plan: _Plan, node: UOp, size: int) -> tuple[int, int]:
+def _cut(plan: Plan, node: UOp, size: int) -> tuple[int, int]:
     """(over blocks, inside of one) of a range; -1 for what does not come to be."""
     if size == bound(node):
         return -1, number(node)
@@ -175,7 +155,7 @@ def _dimensions(found: Windows, image: Access, sizes: dict[UOp, int]) -> tuple[D
     return footprint(load, {shorter.get(node, node) for node in inside} & load.ranges)
 
 
-def _stage(plan: _Plan, found: Windows, strip: Strip, lanes: int) -> _Staged | None:
+def _stage(plan: Plan, found: Windows, strip: Strip, lanes: int) -> _Staged | None:
     """Cut the loops into strips, and copy those."""
     sizes = {found.spatial[0]: strip.columns}
     if len(found.spatial) > 1:
@@ -203,7 +183,7 @@ def _stage(plan: _Plan, found: Windows, strip: Strip, lanes: int) -> _Staged | N
     return _Staged(blocks, columns[1], rows[1], chunks, steps)
 
 
-def _grid(plan: _Plan, found: Windows, staged: _Staged, capabilities: Capabilities) -> list[int]:
+def _grid(plan: Plan, found: Windows, staged: _Staged, capabilities: Capabilities) -> list[int]:
     """Bind chunks of work to threads; the ids of the grid's ranges."""
     if capabilities.threads < 2:
         return []
@@ -219,7 +199,7 @@ def _grid(plan: _Plan, found: Windows, staged: _Staged, capabilities: Capabiliti
     return chosen
 
 
-def _carry(plan: _Plan, found: Windows, staged: _Staged, grid: list[int]) -> None:
+def _carry(plan: Plan, found: Windows, staged: _Staged, grid: list[int]) -> None:
     """Strips of some channels: their loop lies outside the loops over results, which wait meanwhile."""
     if staged.chunks < 0:
         return
@@ -229,7 +209,7 @@ def _carry(plan: _Plan, found: Windows, staged: _Staged, grid: list[int]) -> Non
 
 
 def _tile(
-    plan: _Plan,
+    plan: Plan,
     found: Windows,
     strip: Strip,
     staged: _Staged,
@@ -269,7 +249,7 @@ def _tile(
     plan.actions.append(Order(tuple([each for each in dict.fromkeys(order) if each >= 0])))
 
 
-def _unroll(plan: _Plan, steps: int, total: int) -> list[int]:
+def _unroll(plan: Plan, steps: int, total: int) -> list[int]:
     """The innermost reduced range, some steps of it written out."""
     if total <= UNROLL:
         plan.bind("unroll", steps)
