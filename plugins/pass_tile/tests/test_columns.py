@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 from kernels import LANES, arrays_for, assign, kernels_of, lowered, matmul, meaning, run, tiled, total, x
-from test_same_results import launch
+from test_same_results import launch_on_small_caches
 
 from tinycore.codegen.carry import Carry
 from tinycore.codegen.tiling import Bind, Prefetch, Split
-from tinycore.runtime.device import Signature
-from tinycore.runtime.devices import get_device
 
 
 def added(base, value):
@@ -42,17 +38,9 @@ def test_interpreted(name):
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_on_a_device(name, threads):
-    device = get_device("CPU")
-    capabilities = dataclasses.replace(
-        device.target.capabilities, cache_bytes=(1 << 9, 1 << 13), threads=threads
-    )
     (kernel,) = kernels_of(CASES[name]())
-    program = lowered(kernel, dataclasses.replace(device.target, capabilities=capabilities))
+    program, arrays, found = launch_on_small_caches(kernel, threads)
     assert program.prefetch is not None
-    signature = Signature(program.name, len(program.parameters), 0, program.group)
-    executable = device.load(device.compile(device.render(program), program.name), signature)
-    arrays = arrays_for(kernel, 0)
-    found = launch(device, executable, program, arrays, 0)
     np.testing.assert_array_equal(found, meaning(kernel, arrays, 0))
 
 

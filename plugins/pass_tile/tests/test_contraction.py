@@ -10,7 +10,7 @@ import tinycore_pass_tile.blocks as blocks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernels import LANES, arrays_for, kernels_of, lowered, matmul, meaning, permute, run, tiled, x
-from test_same_results import launch
+from test_same_results import launch, launch_on_small_caches
 
 from tinycore.interpret import interpret_kernel
 from tinycore.ir import Dot, UOp, dtypes, ops
@@ -74,16 +74,8 @@ def test_interpreted(name):
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_on_a_device(name, threads):
-    device = get_device("CPU")
-    capabilities = dataclasses.replace(
-        device.target.capabilities, cache_bytes=(1 << 9, 1 << 13), threads=threads
-    )
     (kernel,) = kernels_of(CASES[name]())
-    program = lowered(kernel, dataclasses.replace(device.target, capabilities=capabilities))
-    signature = Signature(program.name, len(program.parameters), 0, program.group)
-    executable = device.load(device.compile(device.render(program), program.name), signature)
-    arrays = arrays_for(kernel, 0)
-    found = launch(device, executable, program, arrays, 0)
+    _, arrays, found = launch_on_small_caches(kernel, threads)
     np.testing.assert_array_equal(found, meaning(kernel, arrays, 0))
 
 

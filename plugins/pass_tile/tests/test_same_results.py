@@ -84,6 +84,17 @@ def test_on_devices(device, name):
             )
 
 
+def launch_on_small_caches(kernel, threads):
+    """(program, arrays, results) on the CPU, tiled for so many threads and for caches that tests can fill."""
+    device = get_device("CPU")
+    claims = dataclasses.replace(device.target.capabilities, cache_bytes=(1 << 9, 1 << 13), threads=threads)
+    program = lowered(kernel, dataclasses.replace(device.target, capabilities=claims))
+    signature = Signature(program.name, len(program.parameters), 0, program.group)
+    executable = device.load(device.compile(device.render(program), program.name), signature)
+    arrays = arrays_for(kernel, 0)
+    return program, arrays, launch(device, executable, program, arrays, 0)
+
+
 def launch(device, executable, program, arrays, size):
     memories = []
     for slot in range(len(arrays)):
